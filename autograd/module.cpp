@@ -1,0 +1,158 @@
+#include "autograd/module.h"
+
+#include <algorithm>
+#include <stdexcept>
+
+#include "engine/philox.h"
+#include "kernels/elementwise/elementwise.h"
+
+namespace omni {
+namespace {
+
+constexpr std::int64_t kAlignment = 64;  // numbers; keeps every parameter on a cache line of its own in every dtype
+
+std::int64_t rows_of(const Parameter& parameter) { return parameter.parts.back().first_row + parameter.parts.back().rows; }
+bool is_vector(const Parameter& parameter) { return parameter.parts.front().shape.rank() < 2; }
+std::int64_t width_of(const Parameter& parameter) {
+  return is_vector(parameter) ? 1 : parameter.parts.front().shape.width();
+}
+Shape shape_of(const Parameter& parameter) {
+  return is_vector(parameter) ? parameter.parts.front().shape : Shape{rows_of(parameter), width_of(parameter)};
+}
+std::int64_t padded_count(const Parameter& parameter) {
+  return (shape_of(parameter).count() + kAlignment - 1) / kAlignment * kAlignment;
+}
+
+View slice(const View& block, std::int64_t offset, const Shape& shape) {
+  return {{static_cast<std::byte*>(block.data) + offset * static_cast<std::int64_t>(size_of(block.dtype)), block.dtype,
+           shape}};
+}
+
+template <class T>
+void draw(T* values, std::int64_t count, const Initializer& initializer, Philox& random) {
+  for (std::int64_t i = 0; i < count; ++i) switch (initializer.kind) {
+      case Initializer::Kind::constant:
+        values[i] = round_to<T>(static_cast<float>(initializer.value));
+        break;
+      case Initializer::Kind::normal:
+        values[i] = round_to<T>(static_cast<float>(initializer.value * random.normal()));
+        break;
+      case Initializer::Kind::uniform:
+        values[i] = round_to<T>(static_cast<float>(initializer.value * (2 * random.uniform() - 1)));
+        break;
+    }
+}
+
+}  // namespace
+
+Parameter& ParameterStore::declare(std::vector<ParameterPart> parts, const Initializer& initializer) {
+  parameters_.push_back({});
+  Parameter& parameter = parameters_.back();
+  parameter.parts = std::move(parts);
+  initializers_.push_back(initializer);
+  offsets_.push_back(block_count_);
+  block_count_ += padded_count(parameter);
+  return parameter;
+}
+
+std::int64_t ParameterStore::bytes_needed(DType dtype, Purpose purpose) const {
+  const std::int64_t width = static_cast<std::int64_t>(size_of(dtype));
+  if (purpose == Purpose::inference) return block_count_ * width;
+  return dtype == DType::bf16 ? block_count_ * 10 : 2 * block_count_ * width;
+}
+
+void ParameterStore::allocate(DType dtype, Purpose purpose) {
+  dtype_ = dtype;
+  const bool training = purpose == Purpose::training;
+  // A block of bf16 numbers leaves no room for f32 vectors; inference keeps those in a small block of their own.
+  if (dtype == DType::bf16 && !training) {
+    std::int64_t vectors = 0;
+    for (const Parameter& parameter : parameters_) vectors += is_vector(parameter) ? padded_count(parameter) : 0;
+    copy_ = OwnedTensor(DType::bf16, {block_count_});
+    master_ = OwnedTensor(DType::f32, {vectors});
+    std::int64_t next_vector = 0;
+    for (std::size_t i = 0; i < parameters_.size(); ++i) {
+      Parameter& parameter = parameters_[i];
+      parameter.trainable = false;
+      parameter.value = is_vector(parameter) ? slice(master_, next_vector, shape_of(parameter))
+                                             : slice(copy_, offsets_[i], shape_of(parameter));
+      parameter.master = parameter.value;
+      next_vector += is_vector(parameter) ? padded_count(parameter) : 0;
+    }
+    return;
+  }
+  master_ = OwnedTensor(dtype == DType::f64 ? DType::f64 : DType::f32, {block_count_});
+  if (dtype == DType::bf16) copy_ = OwnedTensor(DType::bf16, {block_count_});
+  if (training) gradient_ = OwnedTensor(master_.view().dtype, {block_count_});
+  for (std::size_t i = 0; i < parameters_.size(); ++i) {
+    Parameter& parameter = parameters_[i];
+    const Shape shape = shape_of(parameter);
+    parameter.master = slice(master_, offsets_[i], shape);
+    parameter.value =
+        dtype == DType::bf16 && !is_vector(parameter) ? slice(copy_, offsets_[i], shape) : parameter.master;
+    parameter.trainable = training;
+    if (training) parameter.gradient = slice(gradient_, offsets_[i], shape);
+  }
+}
+
+void ParameterStore::initialize(std::uint64_t seed) {
+  for (std::size_t i = 0; i < parameters_.size(); ++i) {
+    Philox random(seed, RandomStream::initialization, i);
+    const View& master = parameters_[i].master;
+    dispatch(master.dtype, [&]<class T>() { draw(master.as<T>(), master.count(), initializers_[i], random); });
+  }
+}
+
+void ParameterStore::refresh_copy(Device& device) {
+  if (master_.view().count() == copy_.view().count() && copy_.view()) device.run(Copy{.y = copy_, .x = master_});
+}
+
+std::int64_t ParameterStore::parameter_count() const {
+  std::int64_t sum = 0;
+  for (const Parameter& parameter : parameters_) sum += shape_of(parameter).count();
+  return sum;
+}
+
+std::int64_t ParameterStore::offset_of(const Parameter& parameter) const {
+  for (std::size_t i = 0; i < parameters_.size(); ++i)
+    if (&parameters_[i] == &parameter) return offsets_[i];
+  throw std::logic_error("a parameter of another store");
+}
+
+std::vector<ParameterStore::NamedPart> ParameterStore::named_masters() const {
+  std::vector<NamedPart> out;
+  for (const Parameter& parameter : parameters_)
+    for (const ParameterPart& part : parameter.parts)
+      out.push_back({part.name, slice(parameter.master, part.first_row * width_of(parameter), part.shape)});
+  return out;
+}
+
+std::vector<ParameterStore::NamedPart> ParameterStore::named_gradients() const {
+  std::vector<NamedPart> out;
+  for (const Parameter& parameter : parameters_)
+    for (const ParameterPart& part : parameter.parts)
+      out.push_back({part.name, slice(parameter.gradient, part.first_row * width_of(parameter), part.shape)});
+  return out;
+}
+
+void ParameterStore::complete_gradients(Device& device) const {
+  for (const Parameter& parameter : parameters_)
+    if (!parameter.has_gradient && parameter.gradient) device.run(Fill{.y = parameter.gradient, .value = 0});
+}
+
+void ParameterStore::forget_gradients() {
+  for (Parameter& parameter : parameters_) parameter.has_gradient = false;
+}
+
+Parameter& Scope::joined_matrices(const std::vector<std::pair<std::string, std::int64_t>>& names_and_rows,
+                                  std::int64_t width, const Initializer& initializer) const {
+  std::vector<ParameterPart> parts;
+  std::int64_t row = 0;
+  for (const auto& [name, rows] : names_and_rows) {
+    parts.push_back({joined(name), row, rows, Shape{rows, width}});
+    row += rows;
+  }
+  return store_.declare(std::move(parts), initializer);
+}
+
+}  // namespace omni

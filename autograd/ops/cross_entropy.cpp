@@ -1,0 +1,22 @@
+#include "autograd/ops/cross_entropy.h"
+
+#include "kernels/cross_entropy/cross_entropy.h"
+#include "kernels/elementwise/elementwise.h"
+
+namespace omni {
+
+// dlogits = dloss * (the gradient that the forward pass has left in the logits)
+Tensor cross_entropy(Tape& tape, const Tensor& logits, const ConstView& targets, const ConstView& weights) {
+  Tensor loss = tape.empty(wide_of(logits.dtype), Shape{1});
+  const bool gradient = tape.recording() && logits.needs_gradient();
+  tape.run(
+      CrossEntropy{.loss = loss, .logits = logits, .targets = targets, .weights = weights, .gradient = gradient});
+  tape.on_backward([=](Gradients& d) {
+    if (!logits.needs_gradient()) return;
+    d.run(ScaleByScalar{.x = logits, .factor = d[loss]});
+    d.give(logits, logits);
+  });
+  return loss;
+}
+
+}  // namespace omni

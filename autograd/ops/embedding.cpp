@@ -1,0 +1,17 @@
+#include "autograd/ops/embedding.h"
+
+#include "kernels/embedding/embedding.h"
+
+namespace omni {
+
+Tensor embedding(Tape& tape, const ConstView& ids, Parameter& table) {
+  Tensor y = tape.empty(table.value.dtype, Shape{ids.count(), table.value.width()});
+  tape.run(Embedding{.y = y, .table = table, .ids = ids});
+  tape.on_backward([=, &table](Gradients& d) {
+    const auto [dtable, accumulate] = d[table];
+    d.run(EmbeddingBackward{.dtable = dtable, .dy = d[y], .ids = ids, .accumulate = accumulate});
+  });
+  return y;
+}
+
+}  // namespace omni

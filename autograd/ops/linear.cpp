@@ -1,0 +1,27 @@
+#include "autograd/ops/linear.h"
+
+#include "kernels/elementwise/elementwise.h"
+#include "kernels/matmul/matmul.h"
+
+namespace omni {
+
+Tensor linear(Tape& tape, const Tensor& x, Parameter& weight, Parameter* bias) {
+  Tensor y = tape.empty(x.dtype, x.shape.with_width(weight.value.rows()));  // [..., out]
+  tape.run(Matmul{.c = y,
+                  .a = x,
+                  .b = weight,
+                  .bias = bias ? ConstView(bias->value) : ConstView(),
+                  .transpose_b = true});
+  tape.on_backward([x, y, weight = &weight, bias](Gradients& d) {
+    const View dy = d[y];
+    if (const View dx = d[x]) d.run(Matmul{.c = dx, .a = dy, .b = *weight, .bias = {}});
+    if (const ParameterGradient dw = d[*weight]; dw.view)
+      d.run(Matmul{.c = dw.view, .a = dy, .b = x, .bias = {}, .transpose_a = true, .accumulate = dw.accumulate});
+    if (bias)
+      if (const ParameterGradient db = d[*bias]; db.view)
+        d.run(BiasBackward{.dbias = db.view, .dy = dy, .accumulate = db.accumulate});
+  });
+  return y;
+}
+
+}  // namespace omni

@@ -1,0 +1,165 @@
+#pragma once
+// The tape: reverse-mode differentiation and nothing else.
+//
+// An op allocates its outputs, runs its forward instruction, and hands a closure to on_backward() that runs the backward
+// instruction. backward() calls the closures in reverse order. A closure reads the gradients of its op's outputs and writes
+// the gradients of its op's inputs through one object:
+//
+//   Tensor swiglu(Tape& tape, const Tensor& gate, const Tensor& up) {
+//     Tensor y = tape.like(gate);
+//     tape.run(SwiGlu{.y = y, .gate = gate, .up = up});
+//     tape.on_backward([=](Gradients& d) {
+//       d.run(SwiGluBackward{.dgate = d[gate], .dup = d[up], .dy = d[y], .gate = gate, .up = up});
+//     });
+//     return y;
+//   }
+//
+// Who adds up: a tensor with several consumers gets its gradient from each of them. The first one to run writes into the
+// tensor's gradient; d[x] gives later ones a scratch block, and the tape adds it when the closure returns. So backward
+// instructions always overwrite. Parameters are the exception: their gradients outlive the step and accumulate over
+// micro-batches, so their instructions take a flag (see ParameterGradient).
+//
+// Memory: outputs and closures lie in an arena that reset() empties; gradients of activations come from a pool and return to
+// it as soon as their producer's closure has run. A step that repeats the shapes of the one before allocates nothing.
+
+#include <cstdint>
+#include <new>
+#include <type_traits>
+#include <vector>
+
+#include "autograd/parameter.h"
+#include "engine/device.h"
+#include "engine/memory.h"
+
+namespace omni {
+
+// An activation on the tape: a view with a number under which the tape keeps its gradient. Cheap to copy.
+struct Tensor : View {
+  static constexpr std::int32_t kNoGradient = -1;
+  std::int32_t id = kNoGradient;
+
+  Tensor() = default;
+  Tensor(const View& view, std::int32_t number = kNoGradient) : View(view), id(number) {}  // NOLINT: constants are views
+  bool needs_gradient() const { return id != kNoGradient; }
+};
+
+class Tape;
+
+// The gradients as one closure sees them.
+class Gradients {
+ public:
+  // Of an output of this op: the finished gradient (zeros if nothing consumed the output).
+  // Of an input: where to write its gradient; absent if the input needs none.
+  View operator[](const Tensor& tensor);
+  // Whether anything consumed this output.
+  bool has(const Tensor& output) const;
+  // The gradient of an output as memory that may be overwritten; absent if nothing consumed the output.
+  View take(const Tensor& output);
+  // Makes `gradient`, which take() or scratch() returned, the gradient of an input, or adds it. One block may serve several
+  // inputs: what is added later is added to a copy.
+  void give(const Tensor& input, const View& gradient);
+  // Memory for the duration of the closure, or until given to an input.
+  View scratch(DType dtype, const Shape& shape);
+  // Where to write a parameter's gradient, and whether it already holds something of this step.
+  ParameterGradient operator[](Parameter& parameter) const { return parameter.accumulate(); }
+
+  template <class Op>
+  void run(const Op& op);
+
+ private:
+  friend class Tape;
+  explicit Gradients(Tape& tape) : tape_(tape) {}
+  Tape& tape_;
+};
+
+class Tape {
+ public:
+  // With recording off, ops only compute: the same model code serves training and inference.
+  explicit Tape(Device& device, bool recording = true) : device_(device), recording_(recording) {}
+
+  Device& device() { return device_; }
+  bool recording() const { return recording_; }
+
+  // A new activation of undefined content, valid until reset().
+  Tensor empty(DType dtype, const Shape& shape);
+  Tensor like(const Tensor& tensor) { return empty(tensor.dtype, tensor.shape); }
+  // A new activation without gradient: statistics that the backward pass needs, indices.
+  Tensor constant(DType dtype, const Shape& shape);
+  // Memory that an op needs during its forward only; it goes back before the op returns.
+  View borrow(DType dtype, const Shape& shape) { return pool_view(dtype, shape); }
+  void give_back(const View& view) { release(view); }
+  // A leaf whose gradient is wanted, over memory that the caller keeps. gradient_of() reads it after backward().
+  Tensor leaf(const View& view);
+  // The same memory with another shape, and the same gradient.
+  static Tensor reshaped(const Tensor& tensor, const Shape& shape);
+
+  template <class Op>
+  void run(const Op& op) {
+    device_.run(op);
+  }
+
+  // Registers the backward closure of the op whose outputs were made since the last call.
+  template <class Closure>
+  void on_backward(const Closure& closure) {
+    static_assert(std::is_trivially_destructible_v<Closure>, "closures lie in the arena and are never destroyed");
+    if (!recording_) return;
+    void* memory = arena_.take(sizeof(Closure));
+    new (memory) Closure(closure);
+    nodes_.push_back({[](void* self, Gradients& d) { (*static_cast<Closure*>(self))(d); }, memory, first_output_,
+                      static_cast<std::int32_t>(slots_.size())});
+    first_output_ = static_cast<std::int32_t>(slots_.size());
+  }
+
+  // Gradients of every leaf and parameter that `loss` depends on, given d(loss) = scale. loss: one element.
+  void backward(const Tensor& loss, double scale = 1);
+  // The gradient of a leaf after backward(); absent if the loss does not depend on it.
+  View gradient_of(const Tensor& leaf) const { return slots_[static_cast<std::size_t>(leaf.id)].gradient; }
+  // Forgets all activations and closures; their memory is used again.
+  void reset();
+
+  std::size_t activation_bytes() const { return arena_.reserved(); }
+  std::size_t gradient_bytes() const { return pool_.reserved(); }
+  std::uint64_t allocations() const { return arena_.allocations() + pool_.allocations(); }
+
+ private:
+  friend class Gradients;
+  struct Node {
+    void (*call)(void*, Gradients&);
+    void* closure;
+    std::int32_t first_output, end_output;  // the ids of the op's outputs
+  };
+  struct Slot {
+    View gradient;
+    bool is_leaf = false;
+  };
+  struct Addend {
+    std::int32_t id;
+    View gradient;
+  };
+
+  View pool_view(DType dtype, const Shape& shape);
+  void retain(const View& gradient);
+  void release(const View& gradient);
+  void add_into(std::int32_t id, const View& gradient);
+  void finish(const Node& node);
+
+  Device& device_;
+  bool recording_;
+  Arena arena_;
+  Pool pool_;
+  std::vector<Node> nodes_;
+  std::vector<Slot> slots_;
+  std::int32_t first_output_ = 0;
+  // State of the closure that is running.
+  const Node* current_ = nullptr;
+  std::vector<Addend> addends_;
+  std::vector<View> scratch_;
+  std::vector<std::pair<void*, int>> shared_;  // gradient blocks and their number of holders
+};
+
+template <class Op>
+void Gradients::run(const Op& op) {
+  tape_.run(op);
+}
+
+}  // namespace omni

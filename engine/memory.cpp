@@ -1,0 +1,73 @@
+#include "engine/memory.h"
+
+#include <sys/mman.h>
+
+#include <algorithm>
+#include <cstring>
+#include <new>
+
+namespace omni {
+namespace {
+
+constexpr std::size_t kLine = 64, kHugePage = std::size_t{2} << 20;
+
+std::size_t round_up(std::size_t bytes, std::size_t unit) { return (bytes + unit - 1) / unit * unit; }
+
+}  // namespace
+
+Buffer::Buffer(std::size_t bytes) : bytes_(bytes) {
+  const bool large = bytes >= kHugePage;
+  const std::size_t alignment = large ? kHugePage : kLine;
+  void* pointer = std::aligned_alloc(alignment, round_up(std::max<std::size_t>(bytes, 1), alignment));
+  if (pointer == nullptr) throw std::bad_alloc();
+#ifdef MADV_HUGEPAGE
+  if (large) madvise(pointer, round_up(bytes, alignment), MADV_HUGEPAGE);  // a hint: its failure changes nothing
+#endif
+  memory_.reset(static_cast<std::byte*>(pointer));
+}
+
+void Buffer::Free::operator()(std::byte* pointer) const { std::free(pointer); }
+
+OwnedTensor::OwnedTensor(DType dtype, const Shape& shape)
+    : buffer_(static_cast<std::size_t>(shape.count()) * size_of(dtype)), view_{{buffer_.data(), dtype, shape}} {
+  std::memset(buffer_.data(), 0, buffer_.bytes());
+}
+
+void* Arena::take(std::size_t bytes) {
+  const std::size_t need = round_up(std::max<std::size_t>(bytes, 1), kLine);
+  while (chunk_ < chunks_.size() && offset_ + need > chunks_[chunk_].bytes()) {
+    ++chunk_;
+    offset_ = 0;
+  }
+  if (chunk_ == chunks_.size()) chunks_.emplace_back(std::max(need, chunk_bytes_));
+  void* block = chunks_[chunk_].data() + offset_;
+  offset_ += need;
+  used_ += need;
+  return block;
+}
+
+void Arena::reset() { chunk_ = offset_ = used_ = 0; }
+
+std::size_t Arena::reserved() const {
+  std::size_t sum = 0;
+  for (const Buffer& chunk : chunks_) sum += chunk.bytes();
+  return sum;
+}
+
+void* Pool::take(std::size_t bytes) {
+  const std::size_t need = round_up(std::max<std::size_t>(bytes, 1), kLine);
+  // A block up to a quarter larger serves as well; beyond that, waste would add up.
+  const auto found = free_.lower_bound(need);
+  if (found != free_.end() && found->first <= need + need / 4) {
+    void* block = found->second;
+    free_.erase(found);
+    return block;
+  }
+  void* block = arena_.take(need);
+  sizes_.emplace(block, need);
+  return block;
+}
+
+void Pool::give_back(void* block) { free_.emplace(sizes_.at(block), block); }
+
+}  // namespace omni

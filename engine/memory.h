@@ -1,0 +1,81 @@
+#pragma once
+// Memory of a training step: a bump arena for activations, a pool for their gradients, and buffers that live longer.
+
+#include <cstddef>
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <vector>
+
+#include "kernels/view.h"
+
+namespace omni {
+
+// A block of memory with one owner, 64-byte aligned (2 MiB where large, backed by huge pages where the system has them).
+class Buffer {
+ public:
+  Buffer() = default;
+  explicit Buffer(std::size_t bytes);  // undefined content; throws std::bad_alloc with no memory left
+
+  std::byte* data() const { return memory_.get(); }
+  std::size_t bytes() const { return bytes_; }
+
+ private:
+  struct Free {
+    void operator()(std::byte* pointer) const;
+  };
+  std::unique_ptr<std::byte[], Free> memory_;
+  std::size_t bytes_ = 0;
+};
+
+// A tensor that owns its memory: parameters, caches, batches. Zero-filled.
+class OwnedTensor {
+ public:
+  OwnedTensor() = default;
+  OwnedTensor(DType dtype, const Shape& shape);
+  View view() const { return view_; }
+  operator View() const { return view_; }            // NOLINT: used wherever a view is
+  operator ConstView() const { return view_; }       // NOLINT
+  template <class T>
+  T* as() const {
+    return view_.as<T>();
+  }
+
+ private:
+  Buffer buffer_;
+  View view_;
+};
+
+// Bump allocator. reset() makes all of it free at once and keeps the memory, so a step that repeats the requests of the
+// step before allocates nothing.
+class Arena {
+ public:
+  explicit Arena(std::size_t chunk_bytes = std::size_t{64} << 20) : chunk_bytes_(chunk_bytes) {}
+
+  void* take(std::size_t bytes);  // 64-byte aligned, undefined content
+  void reset();
+  std::size_t used() const { return used_; }          // since the last reset
+  std::size_t reserved() const;                       // owned by the arena
+  std::uint64_t allocations() const { return chunks_.size(); }  // system allocations so far
+
+ private:
+  std::size_t chunk_bytes_;
+  std::vector<Buffer> chunks_;
+  std::size_t chunk_ = 0, offset_ = 0, used_ = 0;
+};
+
+// Recycles blocks by size: gradients of activations live from their first consumer's backward to their producer's.
+class Pool {
+ public:
+  void* take(std::size_t bytes);
+  void give_back(void* block);  // a block that take() returned
+  std::size_t reserved() const { return arena_.reserved(); }
+  std::uint64_t allocations() const { return arena_.allocations(); }
+
+ private:
+  Arena arena_;
+  std::multimap<std::size_t, void*> free_;
+  std::map<void*, std::size_t> sizes_;
+};
+
+}  // namespace omni

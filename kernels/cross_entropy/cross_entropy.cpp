@@ -1,0 +1,102 @@
+#include "kernels/cross_entropy/cross_entropy.h"
+
+#include <cstring>
+
+#include "kernels/simd.h"
+
+namespace omni {
+namespace {
+
+constexpr std::int64_t kCost = 4;  // steps per logit, for the split among threads
+
+// The number of rows that count. Throws for a target that is no class.
+std::int64_t count_targets(const CrossEntropy& op) {
+  const std::int64_t *targets = op.targets.as<std::int64_t>(), classes = op.logits.width();
+  std::int64_t counted = 0;
+  for (std::int64_t row = 0; row < op.targets.count(); ++row) {
+    const std::int64_t target = targets[row];
+    if (target == op.ignore_index) continue;
+    if (target < 0 || target >= classes)
+      Check(CrossEntropy::name)
+          .that(false, "targets[" + std::to_string(row) + "] is " + std::to_string(target) + ", expected 0 .. " +
+                           std::to_string(classes - 1) + " or " + std::to_string(op.ignore_index));
+    ++counted;
+  }
+  return counted;
+}
+
+// -log softmax(logits)[target]. probability [classes] becomes exp(logits - max), sum their sum.
+template <class T, class W>
+W row_loss(W* probability, W& sum, const T* logits, std::int64_t target, std::int64_t classes) {
+  const W most = maximum(logits, classes);
+  W total = 0;
+#pragma omp simd reduction(+ : total)
+  for (std::int64_t c = 0; c < classes; ++c) {
+    probability[c] = fast_exp(to_float(logits[c]) - most);
+    total += probability[c];
+  }
+  sum = total;
+  return std::log(total) + most - to_float(logits[target]);
+}
+
+template <class T, class W>
+void row_gradient(T* logits, const W* probability, W sum, W weight, std::int64_t target, std::int64_t classes) {
+  const W factor = weight / sum;
+#pragma omp simd
+  for (std::int64_t c = 0; c < classes; ++c) logits[c] = round_to<T>(probability[c] * factor);
+  logits[target] = round_to<T>(weight * (probability[target] / sum - 1));
+}
+
+template <class T>
+void cross_entropy(const CpuContext& cpu, const CrossEntropy& op) {
+  using W = Wide<T>;
+  const std::int64_t rows = op.logits.rows(), classes = op.logits.width(), counted = count_targets(op);
+  const std::int64_t* targets = op.targets.as<std::int64_t>();
+  const W* weights = op.weights.as<W>();
+  const int parts = parts_for(cpu, rows, kCost * classes);
+  // Scratch: the loss of each row, then a row of probabilities per part. Doubles serve both for alignment.
+  const auto scratch = cpu.scratch<double>(1, rows + 8 + parts * (classes + 8));
+  double* losses = scratch.data;
+  parallel_parts(parts, rows, [&](int part, std::int64_t begin, std::int64_t end) {
+    W* probability = reinterpret_cast<W*>(losses + rows + 8 + part * (classes + 8));
+    for (std::int64_t row = begin; row < end; ++row) {
+      T* logits = op.logits.as<T>() + row * classes;
+      const std::int64_t target = targets[row];
+      losses[row] = 0;
+      if (target != op.ignore_index) {
+        const W weight = weights == nullptr ? W{1} : weights[row];
+        W sum = 0;
+        losses[row] = static_cast<double>(weight) * row_loss(probability, sum, logits, target, classes);
+        if (op.gradient)
+          row_gradient(logits, probability, sum, weight / static_cast<W>(counted), target, classes);
+      } else if (op.gradient) {
+        std::fill_n(logits, classes, round_to<T>(W{0}));
+      }
+    }
+  });
+  double loss = 0;
+  for (std::int64_t row = 0; row < rows; ++row) loss += losses[row];
+  *op.loss.as<W>() = static_cast<W>(counted == 0 ? 0 : loss / static_cast<double>(counted));
+}
+
+}  // namespace
+
+void CrossEntropy::check(Check& that) const {
+  that.same("logits", logits);
+  that.that(logits.width() > 0, "logits must have at least one class");
+  that.operand("loss", loss, wide_of(logits.dtype), loss.shape);
+  that.that(loss.count() == 1, "loss must be one number, found " + Check::text(loss));
+  that.operand("targets", targets, DType::i64, targets.shape);
+  that.that(targets.count() == logits.rows(), "targets must hold one class per row of the logits, found targets " +
+                                                  Check::text(targets) + ", logits " + Check::text(logits));
+  if (!weights) return;
+  that.operand("weights", weights, wide_of(logits.dtype), weights.shape);
+  that.that(weights.count() == logits.rows(), "weights must hold one number per row of the logits, found weights " +
+                                                  Check::text(weights) + ", logits " + Check::text(logits));
+}
+
+void run(const CpuContext& cpu, const CrossEntropy& op) {
+  dispatch(op.logits.dtype, [&]<class T>() { cross_entropy<T>(cpu, op); });
+}
+
+}  // namespace omni

@@ -1,0 +1,52 @@
+#include "kernels/instruction.h"
+
+#include <new>
+
+namespace omni {
+namespace {
+
+constexpr std::align_val_t kLine{64};
+
+// "y, gate, up" -> {"y", "gate", "up"}
+std::vector<std::string> split_names(std::string_view names) {
+  std::vector<std::string> out;
+  for (std::size_t begin = 0; begin <= names.size();) {
+    const std::size_t end = std::min(names.find(", ", begin), names.size());
+    out.emplace_back(names.substr(begin, end - begin));
+    begin = end + 2;
+  }
+  return out;
+}
+
+}  // namespace
+
+void Check::fail(const std::string& message) const {
+  throw std::invalid_argument(std::string(instruction_) + ": " + message);
+}
+
+void Check::same_list(const char* names, std::span<const ConstView> views) {
+  bool equal = true;
+  for (const ConstView& view : views)
+    equal = equal && view && view.dtype == views[0].dtype && view.shape == views[0].shape;
+  if (equal && !collect_) return;
+  const std::vector<std::string> each = split_names(names);
+  std::string found;
+  for (std::size_t i = 0; i < views.size(); ++i) {
+    list(each.at(i).c_str(), views[i]);
+    found += (i ? ", " : "") + each.at(i) + " " + text(views[i]);
+  }
+  if (!equal) fail(std::string(names) + " must have one shape and dtype, found " + found);
+}
+
+std::byte* Workspace::get(std::size_t bytes) {
+  if (bytes > capacity_) {
+    memory_.reset();
+    memory_.reset(static_cast<std::byte*>(::operator new(bytes, kLine)));
+    capacity_ = bytes;
+  }
+  return memory_.get();
+}
+
+void Workspace::Free::operator()(std::byte* pointer) const { ::operator delete(pointer, kLine); }
+
+}  // namespace omni

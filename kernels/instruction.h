@@ -1,0 +1,129 @@
+#pragma once
+// What every instruction of the engine is made of. An instruction is a plain struct: its operands as views, its constants,
+// and three members:
+//
+//   static constexpr const char* name;
+//   void check(Check& that) const;   // preconditions, in the words of Check; kernels themselves check nothing
+//   Work work() const;               // bytes that must move and floating-point operations, for the roofline
+//
+// `void run(const CpuContext&, const Op&)` executes it. Device::run (engine/device.h) is the only caller outside tests.
+//
+// Gradient convention, the same everywhere: gradients of activations are overwritten; gradients of parameters are
+// overwritten when `accumulate` is false and added to when it is true.
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "kernels/view.h"
+
+namespace omni {
+
+// Cost of an instruction: bytes that it must read or write at least once, floating-point operations, and the dtype of the
+// units that do them (bf16 only for matrix products of bf16 operands).
+struct Work {
+  std::int64_t bytes = 0;
+  std::int64_t flops = 0;
+  DType unit = DType::f32;
+};
+
+// Verifies the operands of one instruction. Throws std::invalid_argument naming instruction and operand. It also collects
+// what it has seen, so that a trace can list the operands of each op.
+class Check {
+ public:
+  explicit Check(const char* instruction, bool collect = false) : instruction_(instruction), collect_(collect) {}
+
+  // All views (names: "y, gate, up") have one shape and dtype. An absent one is an error.
+  template <class... Views>
+  void same(const char* names, const Views&... views) {
+    const ConstView all[] = {views...};
+    same_list(names, all);
+  }
+  // The view is there and has this dtype and shape.
+  void operand(const char* name, const ConstView& view, DType dtype, const Shape& shape) {
+    list(name, view);
+    if (!view) fail(std::string(name) + " is missing");
+    if (view.dtype != dtype || !(view.shape == shape))
+      fail(std::string(name) + " must be " + name_of(dtype) + " " + shape.text() + ", found " + text(view));
+  }
+  // As operand(), for a view that may be absent.
+  void optional(const char* name, const ConstView& view, DType dtype, const Shape& shape) {
+    if (view) operand(name, view, dtype, shape);
+  }
+  // The view is there and has this rank.
+  void rank(const char* name, const ConstView& view, int rank) {
+    list(name, view);
+    if (!view) fail(std::string(name) + " is missing");
+    if (view.shape.rank() != rank)
+      fail(std::string(name) + " must have " + std::to_string(rank) + " dimensions, found " + text(view));
+  }
+  // The view is there, has this dtype, and seen as a matrix (dimensions before the last joined) this size.
+  void matrix(const char* name, const ConstView& view, DType dtype, std::int64_t rows, std::int64_t width) {
+    list(name, view);
+    if (!view || view.dtype != dtype || view.rows() != rows || view.width() != width)
+      fail(std::string(name) + " must be " + name_of(dtype) + " with " + std::to_string(rows) + " rows of width " +
+           std::to_string(width) + ", found " + text(view));
+  }
+  // Any other condition, with what was expected in words.
+  void that(bool holds, std::string_view expected) {
+    if (!holds) fail(std::string(expected));
+  }
+
+  // The operands seen so far, "y f32 [2, 3], gate f32 [2, 3]"; empty unless asked to collect.
+  const std::string& operands() const { return operands_; }
+
+  static std::string text(const ConstView& view) {
+    return view ? std::string(name_of(view.dtype)) + " " + view.shape.text() : std::string("nothing");
+  }
+
+ private:
+  [[noreturn]] void fail(const std::string& message) const;
+  void same_list(const char* names, std::span<const ConstView> views);
+  void list(const char* name, const ConstView& view) {
+    if (collect_) operands_ += (operands_.empty() ? "" : ", ") + std::string(name) + " " + text(view);
+  }
+
+  const char* instruction_;
+  bool collect_;
+  std::string operands_;
+};
+
+// Scratch memory of a context: grows to the largest request and is then reused, so that a warm step allocates nothing.
+class Workspace {
+ public:
+  // Memory of at least `bytes` bytes, 64-byte aligned, undefined content, valid until the next call.
+  std::byte* get(std::size_t bytes);
+
+ private:
+  struct Free {
+    void operator()(std::byte* pointer) const;
+  };
+  std::unique_ptr<std::byte[], Free> memory_;
+  std::size_t capacity_ = 0;
+};
+
+// Where a CPU instruction runs: the number of OpenMP threads and their scratch memory.
+struct CpuContext {
+  int threads = 1;
+  Workspace* workspace = nullptr;
+
+  // `count` values of T for each of `parts` users (threads, tasks): part p starts at the returned pointer + p * stride.
+  template <class T>
+  struct Scratch {
+    T* data;
+    std::int64_t stride;
+    T* part(std::int64_t p) const { return data + p * stride; }
+  };
+  template <class T>
+  Scratch<T> scratch(std::int64_t parts, std::int64_t count) const {
+    const std::int64_t line = 64 / static_cast<std::int64_t>(sizeof(T));
+    const std::int64_t stride = (count + line - 1) / line * line;  // no two parts share a cache line
+    return {reinterpret_cast<T*>(workspace->get(static_cast<std::size_t>(parts * stride) * sizeof(T))), stride};
+  }
+};
+
+}  // namespace omni

@@ -1,0 +1,49 @@
+#pragma once
+// Dense matrix product, the instruction in which a training step spends nine tenths of its time.
+
+#include "kernels/instruction.h"
+
+namespace omni {
+
+// c = A B (+ bias) (+ c), with fp32 accumulation.
+//   c      [m, n]
+//   a      [m, k], or [k, m] with transpose_a      A is the m x k matrix that it stands for
+//   b      [k, n], or [n, k] with transpose_b      B is the k x n matrix that it stands for
+//   bias   [n], optional, f32 (f64 beside f64)
+// a, b of one dtype: f32, bf16 or f64; c of the same, or f32 beside bf16. Dimensions before the last are joined, so
+// activations [batch, time, width] serve as [batch * time, width].
+//
+// A linear layer y = x W^T with W [out, in] and its gradients are
+//   y  = Matmul{.c = y,  .a = x,  .b = W, .transpose_b = true}
+//   dx = Matmul{.c = dx, .a = dy, .b = W}
+//   dW = Matmul{.c = dW, .a = dy, .b = x, .transpose_a = true, .accumulate = ...}
+struct Matmul {
+  static constexpr const char* name = "matmul";
+  View c;
+  ConstView a, b, bias;
+  bool transpose_a = false, transpose_b = false;
+  bool accumulate = false;
+
+  std::int64_t m() const { return c.rows(); }
+  std::int64_t n() const { return c.width(); }
+  std::int64_t k() const { return transpose_a ? a.rows() : a.width(); }
+
+  void check(Check& that) const {
+    that.that(a && b && c, "operands a, b and c are all needed");
+    that.matrix("c", c, c.dtype, m(), n());
+    that.matrix("a", a, a.dtype, transpose_a ? k() : m(), transpose_a ? m() : k());
+    that.matrix("b", b, a.dtype, transpose_b ? n() : k(), transpose_b ? k() : n());
+    that.that(c.dtype == a.dtype || (c.dtype == DType::f32 && a.dtype == DType::bf16),
+              "c must have the dtype of a and b, or be f32 beside bf16");
+    that.optional("bias", bias, wide_of(a.dtype), {n()});
+  }
+  Work work() const {
+    return {.bytes = a.bytes() + b.bytes() + c.bytes() * (accumulate ? 2 : 1) + bias.bytes(),
+            .flops = 2 * m() * n() * k(),
+            .unit = a.dtype};
+  }
+};
+
+void run(const CpuContext&, const Matmul&);
+
+}  // namespace omni

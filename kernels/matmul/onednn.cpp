@@ -1,0 +1,124 @@
+#include "kernels/matmul/onednn.h"
+
+#include <dnnl.hpp>
+#include <tuple>
+#include <unordered_map>
+
+namespace omni {
+namespace {
+
+using dnnl::memory;
+
+// All that decides which primitive is needed.
+struct Key {
+  std::int64_t m, n, k;
+  bool transpose_a, transpose_b, accumulate, bias;
+  DType operands, result;
+  int threads;
+  bool operator==(const Key&) const = default;
+};
+
+struct KeyHash {
+  std::size_t operator()(const Key& key) const {
+    std::uint64_t hash = 14695981039346656037u;  // FNV-1a over the fields
+    for (const std::uint64_t field :
+         {static_cast<std::uint64_t>(key.m), static_cast<std::uint64_t>(key.n), static_cast<std::uint64_t>(key.k),
+          static_cast<std::uint64_t>(key.transpose_a) | static_cast<std::uint64_t>(key.transpose_b) << 1 |
+              static_cast<std::uint64_t>(key.accumulate) << 2 | static_cast<std::uint64_t>(key.bias) << 3 |
+              static_cast<std::uint64_t>(key.operands) << 8 | static_cast<std::uint64_t>(key.result) << 16 |
+              static_cast<std::uint64_t>(key.threads) << 24})
+      hash = (hash ^ field) * 1099511628211u;
+    return hash;
+  }
+};
+
+// A compiled product with its memory objects, whose pointers are set before each execution.
+struct Primitive {
+  dnnl::matmul matmul;
+  memory a, b, c, bias, scratchpad;
+  std::unordered_map<int, memory> arguments;
+};
+
+memory::data_type type_of(DType dtype) {
+  return dtype == DType::bf16 ? memory::data_type::bf16 : memory::data_type::f32;
+}
+
+// A rows x columns matrix, stored row by row or, transposed, column by column.
+memory::desc matrix(std::int64_t rows, std::int64_t columns, DType dtype, bool transposed) {
+  return {{rows, columns},
+          type_of(dtype),
+          transposed ? memory::dims{1, rows} : memory::dims{columns, 1}};
+}
+
+dnnl::matmul::primitive_desc describe(const dnnl::engine& engine, const memory::desc& a, const memory::desc& b,
+                                      const memory::desc* bias, const memory::desc& c,
+                                      const dnnl::primitive_attr& attributes) {
+#if DNNL_VERSION_MAJOR >= 3
+  return bias ? dnnl::matmul::primitive_desc(engine, a, b, *bias, c, attributes)
+              : dnnl::matmul::primitive_desc(engine, a, b, c, attributes);
+#else
+  return {bias ? dnnl::matmul::desc(a, b, *bias, c) : dnnl::matmul::desc(a, b, c), attributes, engine};
+#endif
+}
+
+// The primitives of this thread. Their memory objects hold pointers, so threads do not share them.
+class Primitives {
+ public:
+  Primitive& get(const Key& key) {
+    const auto found = primitives_.find(key);
+    return found != primitives_.end() ? found->second : primitives_.emplace(key, make(key)).first->second;
+  }
+  dnnl::stream& stream() { return stream_; }
+
+ private:
+  Primitive make(const Key& key) const {
+    const memory::desc a = matrix(key.m, key.k, key.operands, key.transpose_a);
+    const memory::desc b = matrix(key.k, key.n, key.operands, key.transpose_b);
+    const memory::desc c = matrix(key.m, key.n, key.result, false);
+    const memory::desc bias = matrix(1, key.n, DType::f32, false);
+    dnnl::primitive_attr attributes;
+    attributes.set_scratchpad_mode(dnnl::scratchpad_mode::user);
+    if (key.accumulate) {
+      dnnl::post_ops sum;
+      sum.append_sum(1.0f);
+      attributes.set_post_ops(sum);
+    }
+    const auto description = describe(engine_, a, b, key.bias ? &bias : nullptr, c, attributes);
+    Primitive primitive{dnnl::matmul(description),
+                        memory(a, engine_, nullptr),
+                        memory(b, engine_, nullptr),
+                        memory(c, engine_, nullptr),
+                        memory(bias, engine_, nullptr),
+                        memory(description.scratchpad_desc(), engine_, nullptr),
+                        {}};
+    // The map's copies share the handles of the members, so setting a pointer there is seen here.
+    primitive.arguments = {{DNNL_ARG_SRC, primitive.a},
+                           {DNNL_ARG_WEIGHTS, primitive.b},
+                           {DNNL_ARG_DST, primitive.c},
+                           {DNNL_ARG_SCRATCHPAD, primitive.scratchpad}};
+    if (key.bias) primitive.arguments.emplace(DNNL_ARG_BIAS, primitive.bias);
+    return primitive;
+  }
+
+  dnnl::engine engine_{dnnl::engine::kind::cpu, 0};
+  dnnl::stream stream_{engine_};
+  std::unordered_map<Key, Primitive, KeyHash> primitives_;
+};
+
+}  // namespace
+
+void onednn_matmul(const CpuContext& cpu, const Matmul& op) {
+  thread_local Primitives primitives;
+  Primitive& primitive = primitives.get({op.m(), op.n(), op.k(), op.transpose_a, op.transpose_b, op.accumulate,
+                                         static_cast<bool>(op.bias), op.a.dtype, op.c.dtype, cpu.threads});
+  // oneDNN's interface has no const memory; it does not write to sources.
+  primitive.a.set_data_handle(const_cast<void*>(op.a.data));
+  primitive.b.set_data_handle(const_cast<void*>(op.b.data));
+  primitive.c.set_data_handle(op.c.data);
+  if (op.bias) primitive.bias.set_data_handle(const_cast<void*>(op.bias.data));
+  primitive.scratchpad.set_data_handle(cpu.workspace->get(primitive.scratchpad.get_desc().get_size()));
+  primitive.matmul.execute(primitives.stream(), primitive.arguments);
+  primitives.stream().wait();
+}
+
+}  // namespace omni

@@ -1,0 +1,84 @@
+#include "models/generate.h"
+
+#include <algorithm>
+#include <stdexcept>
+#include <string>
+
+#include "kernels/matmul/matmul.h"
+
+namespace omni {
+
+TextSequence::TextSequence(Device& device, ThinkerModel& model, std::int64_t capacity)
+    : tape_(device, false),
+      model_(model),
+      capacity_(std::min(capacity, model.config.max_position_embeddings)),
+      starts_(DType::i64, {1}),
+      lengths_(DType::i64, {1}),
+      logits_(DType::f32, {model.config.vocab_size}) {
+  const ThinkerConfig& config = model.config;
+  const Shape shape{1, capacity_, config.num_key_value_heads, config.head_dim};
+  memory_.reserve(static_cast<std::size_t>(2 * config.num_hidden_layers));
+  for (std::int64_t layer = 0; layer < config.num_hidden_layers; ++layer) {
+    const View k = memory_.emplace_back(model.store.dtype(), shape), v = memory_.emplace_back(model.store.dtype(), shape);
+    caches_.push_back({k, v, starts_, lengths_});
+  }
+}
+
+std::span<float> TextSequence::show(std::span<const std::int32_t> ids) {
+  if (ids.empty()) throw std::runtime_error("generation: the prompt is empty");
+  if (static_cast<std::int64_t>(ids.size()) > capacity_)
+    throw std::runtime_error("generation: " + std::to_string(ids.size()) + " tokens do not fit into a context of " +
+                             std::to_string(capacity_));
+  for (const std::int32_t id : ids)
+    if (id < 0 || id >= model_.config.vocab_size)
+      throw std::runtime_error("generation: token id " + std::to_string(id) + " is not in the model's vocabulary of " +
+                               std::to_string(model_.config.vocab_size));
+  // The last id is always computed: its logits are wanted.
+  const auto common = std::mismatch(ids.begin(), ids.end() - 1, ids_.begin(), ids_.end());
+  const std::size_t first = static_cast<std::size_t>(common.first - ids.begin());
+  ids_.assign(ids.begin(), ids.end());
+  return forward(first);
+}
+
+std::span<float> TextSequence::append(std::int32_t id) {
+  if (static_cast<std::int64_t>(ids_.size()) >= capacity_)
+    throw std::runtime_error("generation: the context of " + std::to_string(capacity_) + " tokens is full");
+  ids_.push_back(id);
+  return forward(ids_.size() - 1);
+}
+
+std::span<float> TextSequence::forward(std::size_t first) {
+  const std::int64_t time = static_cast<std::int64_t>(ids_.size() - first), length = static_cast<std::int64_t>(ids_.size());
+  *starts_.as<std::int64_t>() = static_cast<std::int64_t>(first);
+  *lengths_.as<std::int64_t>() = length;
+  tape_.reset();
+  const Tensor ids = tape_.constant(DType::i64, {1, time});
+  std::copy(ids_.begin() + static_cast<std::ptrdiff_t>(first), ids_.end(), ids.as<std::int64_t>());
+  const Tensor hidden = model_.thinker(tape_, ids, caches_, length).hidden;  // [1, time, hidden]
+  ConstView last = hidden;
+  last.data = static_cast<const std::byte*>(hidden.data) +
+              (time - 1) * hidden.width() * static_cast<std::int64_t>(size_of(hidden.dtype));
+  last.shape = {1, hidden.width()};
+  View logits = logits_;
+  logits.shape = {1, logits.count()};
+  tape_.run(Matmul{.c = logits, .a = last, .b = model_.thinker.head_weight(), .bias = {}, .transpose_b = true});
+  return {logits_.as<float>(), static_cast<std::size_t>(logits.count())};
+}
+
+std::vector<std::int32_t> generate(TextSequence& sequence, std::span<const std::int32_t> prompt,
+                                   const GenerationSettings& settings, std::int32_t eos_id,
+                                   const std::function<bool(std::int32_t)>& on_token) {
+  Sampler sampler(settings.sampling);
+  Philox random(settings.seed, RandomStream::sampling);
+  std::vector<std::int32_t> out;
+  std::span<float> logits = sequence.show(prompt);
+  while (static_cast<std::int64_t>(out.size()) < settings.max_new_tokens) {
+    out.push_back(sampler.next(logits, sequence.ids(), random));
+    const bool more = !on_token || on_token(out.back());
+    if (!more || out.back() == eos_id || static_cast<std::int64_t>(sequence.ids().size()) >= sequence.capacity()) break;
+    if (static_cast<std::int64_t>(out.size()) < settings.max_new_tokens) logits = sequence.append(out.back());
+  }
+  return out;
+}
+
+}  // namespace omni

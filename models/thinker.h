@@ -1,0 +1,46 @@
+#pragma once
+// The Thinker: MiniMind's causal language model, alone or as the first half of the omni model.
+
+#include <deque>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "models/minimind_block.h"
+#include "models/rope.h"
+
+namespace omni {
+
+// Called with the name and value of intermediate results: "thinker.embed", "thinker.layers.N", "text_logits".
+using Observer = std::function<void(const std::string&, const ConstView&)>;
+
+// Names in a checkpoint: model.embed_tokens.weight, model.layers.{i}.*, model.norm.weight, and lm_head.weight where it is
+// not tied to the embedding.
+class Thinker {
+ public:
+  Thinker(const Scope& scope, const ThinkerConfig& config);
+
+  struct Output {
+    Tensor hidden;    // [batch, time, hidden], after the final norm
+    Tensor aux_loss;  // [1], the sum of the balancing losses; absent without experts
+  };
+  // ids i64 [batch, time]. `caches` holds one cache per layer, or none; with caches, ids follow the cached positions and
+  // `positions` is the largest position of the batch plus one.
+  Output operator()(Tape& tape, const ConstView& ids, const std::vector<KeyValueCache>& caches = {},
+                    std::int64_t positions = 0, const Observer& observer = {});
+
+  // hidden [..., hidden] -> logits [..., vocab_size]
+  Tensor logits(Tape& tape, const Tensor& hidden);
+  Parameter& head_weight() { return lm_head_ ? *lm_head_ : embed_tokens_; }
+  const ThinkerConfig& config() const { return config_; }
+
+ private:
+  ThinkerConfig config_;
+  RopeTable rope_;
+  Parameter& embed_tokens_;            // [vocab_size, hidden]
+  std::deque<MiniMindBlock> layers_;
+  Parameter& norm_;                    // [hidden]
+  Parameter* lm_head_ = nullptr;       // [vocab_size, hidden], null when tied
+};
+
+}  // namespace omni

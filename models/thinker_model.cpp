@@ -1,0 +1,99 @@
+#include "models/thinker_model.h"
+
+#include <algorithm>
+#include <stdexcept>
+
+#include "engine/files.h"
+
+namespace omni {
+namespace {
+
+constexpr const char* kEmbedding = "model.embed_tokens.weight";
+constexpr const char* kHead = "lm_head.weight";
+
+void copy_parameter(const WeightSource& source, const std::string& name, const View& to) {
+  const ConstView from = source.at(name);
+  if (!(from.shape == to.shape))
+    throw std::runtime_error(source.path() + ": " + name + ": expected shape " + to.shape.text() + ", found " +
+                             from.shape.text());
+  copy_converted(from, to);
+}
+
+const char* config_dtype(DType dtype) {
+  return dtype == DType::bf16 ? "bfloat16" : dtype == DType::f16 ? "float16" : "float32";
+}
+
+}  // namespace
+
+ThinkerModel::ThinkerModel(const ThinkerConfig& model_config) : config(model_config), thinker(Scope(store), config) {}
+
+std::unique_ptr<ThinkerModel> ThinkerModel::load(const std::filesystem::path& path, DType dtype, Purpose purpose,
+                                                 Device& device) {
+  const bool is_directory = std::filesystem::is_directory(path);
+  const ThinkerConfig config = load_config(is_directory ? path : path.parent_path() / "config.json");
+  const WeightSource source = open_weights(path);
+  std::unique_ptr<ThinkerModel> model(new ThinkerModel(config));
+  model->store.allocate(dtype, purpose);
+  load_parameters(model->store, source, config.tie_word_embeddings, device);
+  return model;
+}
+
+std::unique_ptr<ThinkerModel> ThinkerModel::create(const ThinkerConfig& config, DType dtype, std::uint64_t seed,
+                                                   Device& device) {
+  std::unique_ptr<ThinkerModel> model(new ThinkerModel(config));
+  model->store.allocate(dtype, Purpose::training);
+  model->store.initialize(seed);
+  model->store.refresh_copy(device);
+  return model;
+}
+
+void ThinkerModel::save(const std::filesystem::path& directory, DType dtype) const {
+  std::filesystem::create_directories(directory);
+  write_text_file(directory / "config.json", config.to_json(config_dtype(dtype)).dump(2) + "\n");
+  const nlohmann::ordered_json generation = {{"bos_token_id", config.bos_token_id},
+                                             {"eos_token_id", config.eos_token_id},
+                                             {"pad_token_id", 0},
+                                             {"do_sample", true},
+                                             {"temperature", 0.85},
+                                             {"top_k", 50},
+                                             {"top_p", 0.85}};
+  write_text_file(directory / "generation_config.json", generation.dump(2) + "\n");
+  std::vector<OwnedTensor> memory;
+  write_safetensors(directory / "model.safetensors", checkpoint_tensors(store, dtype, false, memory),
+                    {{"format", "pt"}});
+}
+
+void load_parameters(ParameterStore& store, const WeightSource& source, bool tied_head, Device& device) {
+  for (const auto& [name, view] : store.named_masters()) {
+    if (!tied_head || name != kEmbedding) {
+      copy_parameter(source, name, view);
+      continue;
+    }
+    if (source.contains(name) || !source.contains(kHead)) copy_parameter(source, name, view);
+    if (source.contains(kHead)) copy_parameter(source, kHead, view);
+  }
+  store.refresh_copy(device);
+}
+
+std::vector<NamedView> checkpoint_tensors(const ParameterStore& store, DType dtype, bool tied_head,
+                                          std::vector<OwnedTensor>& memory) {
+  std::vector<NamedView> out;
+  for (const auto& [name, view] : store.named_masters()) {
+    if (view.dtype == dtype) {
+      out.push_back({name, view});
+    } else {
+      memory.emplace_back(dtype, view.shape);
+      copy_converted(view, memory.back());
+      out.push_back({name, memory.back()});
+    }
+  }
+  if (tied_head)
+    for (std::size_t i = 0; i < out.size(); ++i)
+      if (out[i].name == kEmbedding) {
+        out.push_back({kHead, out[i].view});
+        break;
+      }
+  return out;
+}
+
+}  // namespace omni

@@ -1,0 +1,65 @@
+#pragma once
+// Random tensors, parameters, and comparisons that fail on NaN.
+
+#include <catch2/catch.hpp>
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "autograd/parameter.h"
+#include "engine/memory.h"
+#include "kernels/instruction.h"
+
+namespace omni {
+
+// Standard normal numbers times `deviation`, rounded to the dtype (f32, bf16, f64). Equal arguments give equal numbers.
+OwnedTensor randn(const Shape& shape, std::uint64_t seed, DType dtype = DType::f64, double deviation = 1);
+// Uniform integers 0 .. limit - 1, as i64.
+OwnedTensor random_ids(const Shape& shape, std::uint64_t seed, std::int64_t limit);
+// Every byte 0xff: NaN in each floating-point dtype, so that a value which a kernel forgets to write is seen.
+OwnedTensor unwritten(DType dtype, const Shape& shape);
+
+// All values widened to double.
+std::vector<double> values_of(const ConstView& view);
+// Whether two views hold the same bytes.
+bool same_bits(const ConstView& a, const ConstView& b);
+
+// A trainable parameter with memory of its own, normal values of deviation 1 and an undefined gradient.
+struct OwnedParameter {
+  OwnedTensor value, gradient;
+  Parameter parameter;
+  operator Parameter&() { return parameter; }   // NOLINT: an operand of ops
+  operator Parameter*() { return &parameter; }  // NOLINT: an operand of gradcheck
+};
+OwnedParameter make_parameter(const Shape& shape, std::uint64_t seed, DType dtype = DType::f64);
+
+// What a value of this dtype may be off after a reduction over `length` terms of size 1: one rounding to the dtype, and the
+// rounding errors of the additions in the wider type, which grow like the square root of their number.
+double tolerance(DType dtype, std::int64_t length = 1);
+
+// Empty if |a - b| <= tolerance * max(1, |b|) for all elements; else names the worst one. NaN is never close.
+std::string difference(const std::vector<double>& actual, const std::vector<double>& expected, double tolerance);
+
+// Scratch memory and a context for running instructions without a Device.
+class TestContext {
+ public:
+  explicit TestContext(int threads = 2) : cpu_{threads, &workspace_} {}
+  operator const CpuContext&() const { return cpu_; }  // NOLINT: used as one
+  // Checks the instruction, then runs it.
+  template <class Op>
+  void operator()(const Op& op) const {
+    Check check(Op::name);
+    op.check(check);
+    run(cpu_, op);
+  }
+
+ private:
+  Workspace workspace_;
+  CpuContext cpu_;
+};
+
+}  // namespace omni
+
+// Each value of a view is within `bound` of the expected one, relative where that is larger than 1.
+#define REQUIRE_CLOSE(actual, expected, bound) \
+  REQUIRE(::omni::difference(::omni::values_of(actual), (expected), (bound)) == "")
