@@ -32,7 +32,12 @@ void run(const CpuContext&, const WeightedSum& op) {
 class Harness {
  public:
   Harness(const GradcheckFunction& function, const std::vector<View>& inputs, std::uint64_t seed)
-      : function_(function), inputs_(inputs), seed_(seed), device_(Device::cpu()), tape_(device_), values_(device_, false) {}
+      : function_(function),
+        inputs_(inputs),
+        seed_(seed),
+        device_(Device::cpu()),
+        tape_(device_),
+        values_(device_, false) {}
 
   // The contraction's value, on a tape that does not record.
   double value() {

@@ -54,6 +54,7 @@ View Gradients::take(const Tensor& output) {
 void Gradients::give(const Tensor& input, const View& gradient) {
   if (!input.needs_gradient()) return;
   Tape::Slot& slot = tape_.slots_[static_cast<std::size_t>(input.id)];
+  if (slot.gradient.data == gradient.data) return;  // empty_in_gradient: it is there already
   if (slot.gradient) {
     tape_.add_into(input.id, gradient);
   } else {
@@ -74,6 +75,22 @@ Tensor Tape::empty(DType dtype, const Shape& shape) {
     slots_.emplace_back();
   }
   return tensor;
+}
+
+Tensor Tape::output_in(const Tensor& old) {
+  Tensor tensor = old;
+  if (recording_) {
+    tensor.id = static_cast<std::int32_t>(slots_.size());
+    slots_.emplace_back();
+  }
+  return tensor;
+}
+
+Tensor Tape::empty_in_gradient(DType dtype, const Shape& shape) {
+  if (!recording_) return constant(dtype, shape);
+  const View memory = pool_view(dtype, shape);
+  slots_.push_back({memory});
+  return Tensor(memory, static_cast<std::int32_t>(slots_.size()) - 1);
 }
 
 Tensor Tape::constant(DType dtype, const Shape& shape) {

@@ -83,6 +83,10 @@ class Tape {
   // A new activation of undefined content, valid until reset().
   Tensor empty(DType dtype, const Shape& shape);
   Tensor like(const Tensor& tensor) { return empty(tensor.dtype, tensor.shape); }
+  // A new activation in the memory of an older one whose value nobody needs any more.
+  Tensor output_in(const Tensor& old);
+  // A new activation whose memory becomes its gradient: its consumer overwrites the value by the gradient (cross_entropy).
+  Tensor empty_in_gradient(DType dtype, const Shape& shape);
   // A new activation without gradient: statistics that the backward pass needs, indices.
   Tensor constant(DType dtype, const Shape& shape);
   // Memory that an op needs during its forward only; it goes back before the op returns.

@@ -56,9 +56,9 @@ std::size_t Arena::reserved() const {
 
 void* Pool::take(std::size_t bytes) {
   const std::size_t need = round_up(std::max<std::size_t>(bytes, 1), kLine);
-  // A block up to a quarter larger serves as well; beyond that, waste would add up.
+  // A block up to twice as large serves as well; beyond that, waste would add up.
   const auto found = free_.lower_bound(need);
-  if (found != free_.end() && found->first <= need + need / 4) {
+  if (found != free_.end() && found->first <= 2 * need) {
     void* block = found->second;
     free_.erase(found);
     return block;

@@ -1,5 +1,6 @@
 #pragma once
-// What the CPU loops share: functions that GCC vectorises inside `omp simd` loops, and the split of a loop among threads.
+// What the CPU loops share: functions that GCC vectorises inside `omp simd` loops, and the split of a loop among
+// threads.
 
 #include <algorithm>
 #include <bit>
@@ -71,8 +72,8 @@ Wide<T> maximum(const T* x, std::int64_t count) {
   return *std::max_element(lane, lane + kLanes);
 }
 
-// Into how many parts a loop over `count` items is split, when an item takes `cost` elementary steps: at most one part per
-// thread, and none so small that waking a thread costs more than its work. Depends on these numbers alone.
+// Into how many parts a loop over `count` items is split, when an item takes `cost` elementary steps: at most one part
+// per thread, and none so small that waking a thread costs more than its work. Depends on these numbers alone.
 inline int parts_for(const CpuContext& cpu, std::int64_t count, std::int64_t cost) {
   constexpr std::int64_t kLeast = 16384;
   const std::int64_t most = std::max<std::int64_t>(1, std::min<std::int64_t>(cpu.threads, count));

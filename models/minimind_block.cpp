@@ -2,6 +2,8 @@
 
 #include "autograd/ops/linear.h"
 #include "autograd/ops/moe.h"
+#include "autograd/ops/norm.h"
+#include "autograd/ops/norm_linear.h"
 #include "autograd/ops/swiglu.h"
 #include "autograd/ops/swiglu_linear.h"
 
@@ -23,46 +25,30 @@ std::vector<std::pair<std::string, std::int64_t>> expert_matrices(std::int64_t e
 }  // namespace
 
 SelfAttention::SelfAttention(const Scope& scope, const ThinkerConfig& config)
-    : heads(config.num_attention_heads),
-      kv_heads(config.num_key_value_heads),
-      head_dim(config.head_dim),
-      eps(config.rms_norm_eps),
-      qkv_proj(scope.joined_matrices({{"q_proj.weight", heads * head_dim},
-                                      {"k_proj.weight", kv_heads * head_dim},
-                                      {"v_proj.weight", kv_heads * head_dim}},
+    : shape{config.num_attention_heads, config.num_key_value_heads, config.rms_norm_eps},
+      qkv_proj(scope.joined_matrices({{"q_proj.weight", config.num_attention_heads * config.head_dim},
+                                      {"k_proj.weight", config.num_key_value_heads * config.head_dim},
+                                      {"v_proj.weight", config.num_key_value_heads * config.head_dim}},
                                      config.hidden_size, kMatrix)),
-      o_proj(scope.matrix("o_proj.weight", config.hidden_size, heads * head_dim, kMatrix)),
-      q_norm(scope.vector("q_norm.weight", head_dim, kNorm)),
-      k_norm(scope.vector("k_norm.weight", head_dim, kNorm)) {}
-
-Tensor SelfAttention::operator()(Tape& tape, const Tensor& x, const RopeAngles& angles,
-                                 const KeyValueCache* cache) const {
-  const Tensor qkv = linear(tape, x, qkv_proj);  // [batch, time, (heads + 2 kv_heads) head_dim]
-  const Tensor o = cache ? cached_attention(tape, qkv, q_norm, k_norm, angles, *cache, heads, eps)
-                         : attention(tape, qk_norm_rope(tape, qkv, q_norm, k_norm, angles, heads, kv_heads, eps), {});
-  return linear(tape, Tape::reshaped(o, x.shape.with_width(heads * head_dim)), o_proj);
-}
+      o_proj(scope.matrix("o_proj.weight", config.hidden_size, config.num_attention_heads * config.head_dim, kMatrix)),
+      q_norm(scope.vector("q_norm.weight", config.head_dim, kNorm)),
+      k_norm(scope.vector("k_norm.weight", config.head_dim, kNorm)) {}
 
 DenseFeedForward::DenseFeedForward(const Scope& scope, const ThinkerConfig& config)
     : gate_up_proj(scope.joined_matrices(
-          {{"gate_proj.weight", config.intermediate_size}, {"up_proj.weight", config.intermediate_size}},
-          config.hidden_size, kMatrix)),
+          {{"gate_proj.weight", config.intermediate_size}, {"up_proj.weight", config.intermediate_size}}, config.hidden_size,
+          kMatrix)),
       down_proj(scope.matrix("down_proj.weight", config.hidden_size, config.intermediate_size, kMatrix)) {}
 
-Tensor DenseFeedForward::operator()(Tape& tape, const Tensor& x) const {
-  return swiglu_linear(tape, linear(tape, x, gate_up_proj), down_proj);
-}
-
 MoeFeedForward::MoeFeedForward(const Scope& scope, const ThinkerConfig& config)
-    : experts(config.num_experts),
-      top_k(config.num_experts_per_tok),
+    : top_k(config.num_experts_per_tok),
       normalize(config.norm_topk_prob),
       coefficient(config.router_aux_loss_coef),
-      router(scope.matrix("gate.weight", experts, config.hidden_size, kMatrix)),
+      router(scope.matrix("gate.weight", config.num_experts, config.hidden_size, kMatrix)),
       gate_up_proj(
-          scope.joined_matrices(expert_matrices(experts, config.moe_intermediate_size, {"gate_proj", "up_proj"}),
+          scope.joined_matrices(expert_matrices(config.num_experts, config.moe_intermediate_size, {"gate_proj", "up_proj"}),
                                 config.hidden_size, kMatrix)),
-      down_proj(scope.joined_matrices(expert_matrices(experts, config.hidden_size, {"down_proj"}),
+      down_proj(scope.joined_matrices(expert_matrices(config.num_experts, config.hidden_size, {"down_proj"}),
                                       config.moe_intermediate_size, kMatrix)) {}
 
 MoeFeedForward::Output MoeFeedForward::operator()(Tape& tape, const Tensor& x) const {
@@ -77,13 +63,30 @@ MoeFeedForward::Output MoeFeedForward::operator()(Tape& tape, const Tensor& x) c
 }
 
 MiniMindBlock::MiniMindBlock(const Scope& scope, const ThinkerConfig& config)
-    : input_layernorm(scope.vector("input_layernorm.weight", config.hidden_size, kNorm)),
+    : eps(config.rms_norm_eps),
+      input_layernorm(scope.vector("input_layernorm.weight", config.hidden_size, kNorm)),
       self_attn(scope / "self_attn", config),
       post_attention_layernorm(scope.vector("post_attention_layernorm.weight", config.hidden_size, kNorm)) {
   if (config.use_moe)
     moe.emplace(scope / "mlp", config);
   else
     dense.emplace(scope / "mlp", config);
+}
+
+MiniMindBlock::Output MiniMindBlock::operator()(Tape& tape, const Residual& input, const RopeAngles& angles,
+                                                const KeyValueCache* cache) const {
+  const SelfAttention& attn = self_attn;
+  const auto [x, qkv] = norm_linear(tape, input.stream, input.branch, input_layernorm, eps, attn.qkv_proj);
+  const Tensor o = cache ? cached_attention(tape, qkv, attn.q_norm, attn.k_norm, angles, attn.shape, *cache)
+                         : self_attention(tape, qkv, attn.q_norm, attn.k_norm, angles, attn.shape);
+  const Tensor attended = linear(tape, o, attn.o_proj);
+  if (dense) {
+    const auto [u, gate_up] = norm_linear(tape, x, attended, post_attention_layernorm, eps, dense->gate_up_proj);
+    return {x, {u, swiglu_linear(tape, gate_up, dense->down_proj)}, {}};
+  }
+  const auto [u, normed] = add_rms_norm(tape, x, attended, post_attention_layernorm, static_cast<float>(eps));
+  const auto [fed, aux_loss] = (*moe)(tape, normed);
+  return {x, {u, fed}, aux_loss};
 }
 
 }  // namespace omni

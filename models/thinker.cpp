@@ -25,35 +25,25 @@ Thinker::Thinker(const Scope& scope, const ThinkerConfig& config)
 
 Thinker::Output Thinker::operator()(Tape& tape, const ConstView& ids, const std::vector<KeyValueCache>& caches,
                                     std::int64_t positions, const Observer& observer) {
-  const double eps = config_.rms_norm_eps;
+  const Tensor embedded = embedding(tape, ids, embed_tokens_);  // [batch * time, hidden]
+  const RopeAngles angles = rope_.angles(caches.empty() ? ids.shape[1] : positions, wide_of(embedded.dtype));
+  Residual residual{Tape::reshaped(embedded, {ids.shape[0], ids.shape[1], config_.hidden_size}), {}};
+  if (observer) observer("thinker.embed", residual.stream);
   Output out;
-  // The residual stream, [batch, time, hidden].
-  Tensor x = Tape::reshaped(embedding(tape, ids, embed_tokens_), {ids.shape[0], ids.shape[1], config_.hidden_size});
-  const RopeAngles angles = rope_.angles(caches.empty() ? ids.shape[1] : positions, wide_of(x.dtype));
-  if (observer) observer("thinker.embed", x);
-  Tensor normed = rms_norm(tape, x, layers_.front().input_layernorm, eps);
   for (std::size_t i = 0; i < layers_.size(); ++i) {
-    const MiniMindBlock& layer = layers_[i];
-    const Tensor attended = layer.self_attn(tape, normed, angles, caches.empty() ? nullptr : &caches[i]);
-    const auto after_attention = add_rms_norm(tape, x, attended, layer.post_attention_layernorm, eps);
-    Tensor fed;
-    if (layer.dense) {
-      fed = (*layer.dense)(tape, after_attention.normed);
-    } else {
-      const auto [y, aux_loss] = (*layer.moe)(tape, after_attention.normed);
-      fed = y;
-      out.aux_loss = out.aux_loss ? add(tape, out.aux_loss, aux_loss) : aux_loss;
-    }
-    Parameter& next_norm = i + 1 < layers_.size() ? layers_[i + 1].input_layernorm : norm_;
-    const auto after_block = add_rms_norm(tape, after_attention.sum, fed, next_norm, eps);
-    x = after_block.sum;
-    normed = after_block.normed;
-    if (observer) observer("thinker.layers." + std::to_string(i), x);
+    const auto [x, y, aux_loss] = layers_[i](tape, residual, angles, caches.empty() ? nullptr : &caches[i]);
+    // The output of a block exists as one tensor when the next one has begun.
+    if (observer && i > 0) observer("thinker.layers." + std::to_string(i - 1), x);
+    if (aux_loss) out.aux_loss = out.aux_loss ? add(tape, out.aux_loss, aux_loss) : aux_loss;
+    residual = y;
   }
+  const auto [sum, normed] =
+      add_rms_norm(tape, residual.stream, residual.branch, norm_, static_cast<float>(config_.rms_norm_eps));
+  if (observer) observer("thinker.layers." + std::to_string(layers_.size() - 1), sum);
   out.hidden = normed;
   return out;
 }
 
-Tensor Thinker::logits(Tape& tape, const Tensor& hidden) { return linear(tape, hidden, head_weight()); }
+Tensor Thinker::logits(Tape& tape, const Tensor& hidden) { return linear_in_gradient(tape, hidden, head_weight()); }
 
 }  // namespace omni

@@ -29,7 +29,7 @@ class Thinker {
   Output operator()(Tape& tape, const ConstView& ids, const std::vector<KeyValueCache>& caches = {},
                     std::int64_t positions = 0, const Observer& observer = {});
 
-  // hidden [..., hidden] -> logits [..., vocab_size]
+  // hidden [..., hidden] -> logits [..., vocab_size], which cross_entropy may turn into their gradient
   Tensor logits(Tape& tape, const Tensor& hidden);
   Parameter& head_weight() { return lm_head_ ? *lm_head_ : embed_tokens_; }
   const ThinkerConfig& config() const { return config_; }

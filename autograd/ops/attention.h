@@ -6,22 +6,22 @@
 
 namespace omni {
 
-struct Qkv {
-  Tensor q, k, v;  // [batch, time, heads | kv_heads | kv_heads, head_dim]
-};
-
 // The angles that rotate queries and keys: cosine and sine [positions, head_dim / 2].
 struct RopeAngles {
   ConstView cosine, sine;
 };
 
-// RMS-normalises and rotates the query and key heads of qkv [batch, time, (heads + 2 kv_heads) head_dim] and splits it.
-// Positions count from 0. See kernels/qk_norm_rope.
-Qkv qk_norm_rope(Tape& tape, const Tensor& qkv, Parameter& q_weight, Parameter& k_weight, const RopeAngles& angles,
-                 std::int64_t heads, std::int64_t kv_heads, double eps);
+// What distinguishes the attention layers of a model.
+struct AttentionShape {
+  std::int64_t heads, kv_heads;
+  double eps;  // of the q and k norms
+};
 
-// o = softmax(q k^T / sqrt(head_dim)) v   [batch, time, heads, head_dim]. See kernels/attention.
-Tensor attention(Tape& tape, const Qkv& qkv, const AttentionMask& mask);
+// o = softmax(q k^T / sqrt(head_dim)) v with q, k, v from qkv [batch, time, (heads + 2 kv_heads) head_dim]: every query and
+// key head is RMS-normalised and rotated to its position, counted from 0. o [batch, time, heads * head_dim].
+// See kernels/qk_norm_rope and kernels/attention. q, k and v are not kept: the backward pass makes them again from qkv.
+Tensor self_attention(Tape& tape, const Tensor& qkv, Parameter& q_weight, Parameter& k_weight, const RopeAngles& angles,
+                      const AttentionShape& shape, const AttentionMask& mask = {});
 
 // The keys and values of earlier positions of one layer, for generation.
 struct KeyValueCache {
@@ -30,9 +30,9 @@ struct KeyValueCache {
   ConstView lengths;  // i64 [batch]: positions that will be filled after this step, starts + time
 };
 
-// Both ops at once on a cache: rotates at the positions that follow the cached ones, appends keys and values, attends
-// causally to all. No gradient.
+// The same on a cache: rotates to the positions that follow the cached ones, appends keys and values, attends causally to
+// all. No gradient.
 Tensor cached_attention(Tape& tape, const Tensor& qkv, Parameter& q_weight, Parameter& k_weight, const RopeAngles& angles,
-                        const KeyValueCache& cache, std::int64_t heads, double eps);
+                        const AttentionShape& shape, const KeyValueCache& cache);
 
 }  // namespace omni

@@ -9,8 +9,7 @@ namespace omni {
 Tensor cross_entropy(Tape& tape, const Tensor& logits, const ConstView& targets, const ConstView& weights) {
   Tensor loss = tape.empty(wide_of(logits.dtype), Shape{1});
   const bool gradient = tape.recording() && logits.needs_gradient();
-  tape.run(
-      CrossEntropy{.loss = loss, .logits = logits, .targets = targets, .weights = weights, .gradient = gradient});
+  tape.run(CrossEntropy{.loss = loss, .logits = logits, .targets = targets, .weights = weights, .gradient = gradient});
   tape.on_backward([=](Gradients& d) {
     if (!logits.needs_gradient()) return;
     d.run(ScaleByScalar{.x = logits, .factor = d[loss]});

@@ -5,8 +5,9 @@
 
 namespace omni {
 
-Tensor linear(Tape& tape, const Tensor& x, Parameter& weight, Parameter* bias) {
-  Tensor y = tape.empty(x.dtype, x.shape.with_width(weight.value.rows()));  // [..., out]
+namespace {
+
+Tensor project(Tape& tape, Tensor y, const Tensor& x, Parameter& weight, Parameter* bias) {
   tape.run(Matmul{.c = y,
                   .a = x,
                   .b = weight,
@@ -22,6 +23,16 @@ Tensor linear(Tape& tape, const Tensor& x, Parameter& weight, Parameter* bias) {
         d.run(BiasBackward{.dbias = db.view, .dy = dy, .accumulate = db.accumulate});
   });
   return y;
+}
+
+}  // namespace
+
+Tensor linear(Tape& tape, const Tensor& x, Parameter& weight, Parameter* bias) {
+  return project(tape, tape.empty(x.dtype, x.shape.with_width(weight.value.rows())), x, weight, bias);
+}
+
+Tensor linear_in_gradient(Tape& tape, const Tensor& x, Parameter& weight) {
+  return project(tape, tape.empty_in_gradient(x.dtype, x.shape.with_width(weight.value.rows())), x, weight, nullptr);
 }
 
 }  // namespace omni

@@ -19,13 +19,8 @@ Tensor rms_norm(Tape& tape, const Tensor& x, Parameter& weight, float eps) {
   tape.run(RmsNorm{.y = y, .rstd = rstd, .x = x, .weight = weight, .eps = eps});
   tape.on_backward([=, &weight](Gradients& d) {
     const auto [dweight, accumulate] = d[weight];
-    d.run(RmsNormBackward{.dx = d[x],
-                          .dweight = dweight,
-                          .dy = d[y],
-                          .x = x,
-                          .rstd = rstd,
-                          .weight = weight,
-                          .accumulate = accumulate});
+    d.run(RmsNormBackward{
+        .dx = d[x], .dweight = dweight, .dy = d[y], .x = x, .rstd = rstd, .weight = weight, .accumulate = accumulate});
   });
   return y;
 }
@@ -34,8 +29,8 @@ Tensor rms_norm(Tape& tape, const Tensor& x, Parameter& weight, float eps) {
 AddRmsNormResult add_rms_norm(Tape& tape, const Tensor& x, const Tensor& residual, Parameter& weight, float eps) {
   Tensor sum = tape.like(x), normed = tape.like(x);
   const Tensor rstd = row_statistic(tape, x);
-  tape.run(AddRmsNorm{
-      .sum = sum, .y = normed, .rstd = rstd, .x = x, .residual = residual, .weight = weight, .eps = eps});
+  tape.run(
+      AddRmsNorm{.sum = sum, .y = normed, .rstd = rstd, .x = x, .residual = residual, .weight = weight, .eps = eps});
   tape.on_backward([=, &weight](Gradients& d) {
     const bool past_the_norm = d.has(sum);
     const View dsum = past_the_norm ? d.take(sum) : d.scratch(sum.dtype, sum.shape);

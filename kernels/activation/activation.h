@@ -3,7 +3,8 @@
 
 namespace omni {
 
-// All views of these instructions have one shape and dtype: f32, bf16 (computed in f32) or f64. y may be x, dx may be dy.
+// All views of these instructions have one shape and dtype: f32, bf16 (computed in f32) or f64. y may be x, dx may be
+// dy.
 
 // y = x * P(N(0, 1) <= x) (Hendrycks and Gimpel, "Gaussian error linear units", arXiv 1606.08415):
 //   erf   x / 2 * (1 + erf(x / sqrt(2)))

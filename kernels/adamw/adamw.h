@@ -3,8 +3,8 @@
 
 namespace omni {
 
-// One step of AdamW (Loshchilov and Hutter, "Decoupled weight decay regularization", arXiv 1711.05101), in one pass over
-// memory. With g = gradient * gradient_scale and t = step:
+// One step of AdamW (Loshchilov and Hutter, "Decoupled weight decay regularization", arXiv 1711.05101), in one pass
+// over memory. With g = gradient * gradient_scale and t = step:
 //   parameter *= 1 - learning_rate * weight_decay
 //   moment1    = beta1 * moment1 + (1 - beta1) * g
 //   moment2    = beta2 * moment2 + (1 - beta2) * g^2
@@ -21,9 +21,7 @@ struct AdamW {
   std::int64_t step = 1;  // this one, counted from 1
 
   void check(Check& that) const;
-  Work work() const {
-    return {.bytes = 7 * parameter.bytes() + copy.bytes(), .flops = 14 * parameter.count()};
-  }
+  Work work() const { return {.bytes = 7 * parameter.bytes() + copy.bytes(), .flops = 14 * parameter.count()}; }
 };
 
 void run(const CpuContext&, const AdamW&);

@@ -67,8 +67,7 @@ void cross_entropy(const CpuContext& cpu, const CrossEntropy& op) {
         const W weight = weights == nullptr ? W{1} : weights[row];
         W sum = 0;
         losses[row] = static_cast<double>(weight) * row_loss(probability, sum, logits, target, classes);
-        if (op.gradient)
-          row_gradient(logits, probability, sum, weight / static_cast<W>(counted), target, classes);
+        if (op.gradient) row_gradient(logits, probability, sum, weight / static_cast<W>(counted), target, classes);
       } else if (op.gradient) {
         std::fill_n(logits, classes, round_to<T>(W{0}));
       }

@@ -31,7 +31,8 @@ void add_bias(const CpuContext& cpu, T* y, const T* x, const W* bias, std::int64
 }
 
 template <class T, class W>
-void bias_backward(const CpuContext& cpu, W* dbias, const T* dy, std::int64_t rows, std::int64_t width, bool accumulate) {
+void bias_backward(const CpuContext& cpu, W* dbias, const T* dy, std::int64_t rows, std::int64_t width,
+                   bool accumulate) {
   const int parts = parts_for(cpu, rows, width);
   const auto partial = cpu.scratch<W>(parts, width);
   parallel_parts(parts, rows, [&](int part, std::int64_t begin, std::int64_t end) {
@@ -51,7 +52,8 @@ void bias_backward(const CpuContext& cpu, W* dbias, const T* dy, std::int64_t ro
 void Copy::check(Check& that) const {
   that.same("y", y);
   that.same("x", x);
-  that.that(y.count() == x.count(), "y and x must have equal counts, found " + Check::text(y) + " and " + Check::text(x));
+  that.that(y.count() == x.count(),
+            "y and x must have equal counts, found " + Check::text(y) + " and " + Check::text(x));
   that.that(y.dtype == x.dtype || (is_computed(y.dtype) && is_computed(x.dtype)),
             std::string("cannot convert ") + name_of(x.dtype) + " to " + name_of(y.dtype));
 }
@@ -108,7 +110,8 @@ void run(const CpuContext& cpu, const Add& op) {
 void run(const CpuContext& cpu, const Scale& op) {
   dispatch(op.y.dtype, [&]<class T>() {
     const auto factor = static_cast<Wide<T>>(op.factor);
-    map(cpu, op.y.as<T>(), op.y.count(), [x = op.x.as<T>(), factor](std::int64_t i) { return factor * to_float(x[i]); });
+    map(cpu, op.y.as<T>(), op.y.count(),
+        [x = op.x.as<T>(), factor](std::int64_t i) { return factor * to_float(x[i]); });
   });
 }
 

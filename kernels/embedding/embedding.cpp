@@ -65,7 +65,8 @@ void run(const CpuContext& cpu, const Embedding& op) {
   parallel_ranges(cpu, op.ids.count(), row_bytes / 4, [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t i = begin; i < end; ++i)
       std::memcpy(static_cast<std::byte*>(op.y.data) + i * row_bytes,
-                  static_cast<const std::byte*>(op.table.data) + ids[i] * row_bytes, static_cast<std::size_t>(row_bytes));
+                  static_cast<const std::byte*>(op.table.data) + ids[i] * row_bytes,
+                  static_cast<std::size_t>(row_bytes));
   });
 }
 
@@ -80,7 +81,8 @@ void run(const CpuContext& cpu, const EmbeddingBackward& op) {
   dispatch(op.dy.dtype, [&]<class T>() {
     using W = Wide<T>;
     const int threads = parts_for(cpu, vocab + count, width);
-    // Frequent ids make uneven work, so threads take blocks of rows as they come; a row's sum does not depend on who adds.
+    // Frequent ids make uneven work, so threads take blocks of rows as they come; a row's sum does not depend on who
+    // adds.
 #pragma omp parallel for schedule(dynamic, 32) num_threads(threads)
     for (std::int64_t v = 0; v < vocab; ++v)
       sum_row(op.dtable.as<W>() + v * width, op.dy.as<T>(), order + first[v], first[v + 1] - first[v], width,

@@ -77,8 +77,7 @@ void backward(const CpuContext& cpu, const LayerNormBackward& op) {
     }
   });
   if (op.dweight) add_parts(op.dweight.as<W>(), partial, parts, width, op.accumulate_dweight);
-  if (op.dbias)
-    add_parts(op.dbias.as<W>(), {partial.part(parts), partial.stride}, parts, width, op.accumulate_dbias);
+  if (op.dbias) add_parts(op.dbias.as<W>(), {partial.part(parts), partial.stride}, parts, width, op.accumulate_dbias);
 }
 
 }  // namespace

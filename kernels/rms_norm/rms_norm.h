@@ -3,8 +3,8 @@
 
 namespace omni {
 
-// y = x * rstd * weight with rstd = 1 / sqrt(mean(x^2) + eps), over the last dimension (Zhang and Sennrich, "Root mean square
-// layer normalization", arXiv 1910.07467).
+// y = x * rstd * weight with rstd = 1 / sqrt(mean(x^2) + eps), over the last dimension (Zhang and Sennrich, "Root mean
+// square layer normalization", arXiv 1910.07467).
 //   y, x [rows, width] in f32, bf16 (computed in f32) or f64;  weight [width], rstd [rows] in f32 (f64 beside f64)
 struct RmsNorm {
   static constexpr const char* name = "rms_norm";
@@ -17,8 +17,8 @@ struct RmsNorm {
   Work work() const { return {.bytes = 2 * y.bytes() + rstd.bytes() + weight.bytes(), .flops = 4 * y.count()}; }
 };
 
-// The residual connection before a norm:  sum = x + residual, y = rms_norm(sum). y is computed from sum as it is stored, after
-// rounding, so that the backward pass sees the same numbers. sum may be x or residual.
+// The residual connection before a norm:  sum = x + residual, y = rms_norm(sum). y is computed from sum as it is
+// stored, after rounding, so that the backward pass sees the same numbers. sum may be x or residual.
 //   sum, y, x, residual [rows, width];  weight, rstd as in RmsNorm
 struct AddRmsNorm {
   static constexpr const char* name = "add_rms_norm";

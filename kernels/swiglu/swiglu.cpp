@@ -27,7 +27,7 @@ void swiglu_backward_row(T* dgate, T* dup, const T* dy, const T* gate, const T* 
   }
 }
 
-Shape packed(const ConstView& y) { return y.shape.with_width(2 * y.width()); }
+Shape packed(const ConstView& y) { return y.shape.rank() == 0 ? Shape{2} : y.shape.with_width(2 * y.width()); }
 
 }  // namespace
 

@@ -3,8 +3,8 @@
 
 namespace omni {
 
-// y = silu(gate) * up, the gate of the feed-forward block (Shazeer, "GLU variants improve transformer", arXiv 2002.05202).
-// One matrix product makes gate and up, so they come packed: each row holds gate first, then up.
+// y = silu(gate) * up, the gate of the feed-forward block (Shazeer, "GLU variants improve transformer", arXiv
+// 2002.05202). One matrix product makes gate and up, so they come packed: each row holds gate first, then up.
 //   y [rows, width], gate_up [rows, 2 * width], one dtype: f32, bf16 (computed in f32) or f64
 struct SwiGlu {
   static constexpr const char* name = "swiglu";

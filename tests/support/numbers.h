@@ -33,8 +33,8 @@ struct OwnedParameter {
 };
 OwnedParameter make_parameter(const Shape& shape, std::uint64_t seed, DType dtype = DType::f64);
 
-// What a value of this dtype may be off after a reduction over `length` terms of size 1: one rounding to the dtype, and the
-// rounding errors of the additions in the wider type, which grow like the square root of their number.
+// What a value of this dtype may be off after a reduction over `length` terms of size 1: one rounding to the dtype, and
+// the rounding errors of the additions in the wider type, which grow like the square root of their number.
 double tolerance(DType dtype, std::int64_t length = 1);
 
 // Empty if |a - b| <= tolerance * max(1, |b|) for all elements; else names the worst one. NaN is never close.

@@ -1,0 +1,154 @@
+// train_step: seconds per training step, or tokens per second of decoding, of the 0.1B Thinker; one JSON line on standard
+// output. bench/versus_pytorch.py runs it beside the same model in PyTorch.
+
+#include <sys/resource.h>
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <chrono>
+#include <iostream>
+#include <nlohmann/json.hpp>
+
+#include "autograd/optimizer.h"
+#include "engine/machine.h"
+#include "models/generate.h"
+#include "models/text_loss.h"
+
+namespace {
+
+using namespace omni;
+
+struct Options {
+  std::string dtype = "f32", batches;
+  std::int64_t batch = 4, time = 512, steps = 5, decode = 0, hidden = 768, layers = 8;
+  bool profile = false, moe = false;
+};
+
+double seconds_of(const std::function<void()>& body) {
+  const auto begin = std::chrono::steady_clock::now();
+  body();
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+}
+
+double peak_megabytes() {
+  rusage usage{};
+  getrusage(RUSAGE_SELF, &usage);
+  return static_cast<double>(usage.ru_maxrss) / 1024;
+}
+
+nlohmann::json summary(std::vector<double> seconds, double tokens) {
+  std::sort(seconds.begin(), seconds.end());
+  return {{"median_s", seconds[seconds.size() / 2]},
+          {"min_s", seconds[0]},
+          {"tokens_per_s", tokens / seconds[0]},
+          {"peak_rss_mb", peak_megabytes()}};
+}
+
+struct Batches {
+  OwnedTensor ids, labels;  // i64 [count, batch, time]
+  std::int64_t count() const { return ids.view().shape[0]; }
+  ConstView at(const OwnedTensor& all, std::int64_t i) const {
+    const Shape shape{all.view().shape[1], all.view().shape[2]};
+    return view_of(static_cast<const std::int64_t*>(all.as<std::int64_t>()) + i % count() * shape.count(), shape);
+  }
+};
+
+Batches random_batches(const Options& options, std::int64_t vocabulary) {
+  Batches out{OwnedTensor(DType::i64, {1, options.batch, options.time}), OwnedTensor(DType::i64, {1, options.batch, options.time})};
+  Philox random(1, RandomStream::test);
+  for (std::int64_t i = 0; i < options.batch * options.time; ++i)
+    out.ids.as<std::int64_t>()[i] = out.labels.as<std::int64_t>()[i] =
+        static_cast<std::int64_t>(random.below(static_cast<std::uint64_t>(vocabulary)));
+  return out;
+}
+
+Batches read_batches(const std::string& path) {
+  const SafetensorsFile file(path);
+  const ConstView ids = file.at("input_ids"), labels = file.at("labels");
+  Batches out{OwnedTensor(DType::i64, ids.shape), OwnedTensor(DType::i64, labels.shape)};
+  copy_converted(ids, out.ids);
+  copy_converted(labels, out.labels);
+  return out;
+}
+
+nlohmann::json train(const Options& options, const ThinkerConfig& config, Device& device, DType dtype) {
+  const auto model = ThinkerModel::create(config, dtype, 1, device);
+  AdamWOptimizer optimizer(device, model->store);
+  const Batches batches = options.batches.empty() ? random_batches(options, config.vocab_size) : read_batches(options.batches);
+  Tape tape(device);
+  std::vector<double> seconds;
+  std::uint64_t allocations = 0;
+  const std::int64_t warm_up = batches.count() + 1;  // every shape once
+  for (std::int64_t step = 0; step < warm_up + options.steps; ++step) {
+    if (step == warm_up) {
+      allocations = tape.allocations();
+      if (options.profile) device.profiler().set_mode(Profiler::Mode::totals);
+    }
+    const double elapsed = seconds_of([&] {
+      const TextLoss loss = text_loss(tape, model->thinker, batches.at(batches.ids, step), batches.at(batches.labels, step));
+      tape.backward(loss.loss);
+      optimizer.step(1e-4, 1.0);
+      tape.reset();
+    });
+    if (step >= warm_up) seconds.push_back(elapsed);
+  }
+  nlohmann::json out = summary(seconds, static_cast<double>(batches.ids.view().shape[1] * batches.ids.view().shape[2]));
+  out["activation_mb"] = static_cast<double>(tape.activation_bytes()) / 1e6;
+  out["gradient_pool_mb"] = static_cast<double>(tape.gradient_bytes()) / 1e6;
+  out["allocations_after_warm_up"] = tape.allocations() - allocations;
+  return out;
+}
+
+nlohmann::json decode(const Options& options, const ThinkerConfig& config, Device& device, DType dtype) {
+  const auto trained = ThinkerModel::create(config, DType::f32, 1, device);
+  const auto folder = std::filesystem::temp_directory_path() / ("omni-bench-" + std::to_string(getpid()));
+  trained->save(folder, dtype);
+  const auto model = ThinkerModel::load(folder, dtype, Purpose::inference, device);
+  std::filesystem::remove_all(folder);
+  TextSequence sequence(device, *model, 16 + options.decode + 1);
+  std::vector<std::int32_t> prompt(16, 100);
+  std::span<float> logits = sequence.show(prompt);
+  Sampler sampler({.greedy = true});
+  Philox random(0, RandomStream::sampling);
+  std::vector<double> seconds;
+  if (options.profile) device.profiler().set_mode(Profiler::Mode::totals);
+  for (std::int64_t i = 0; i < options.decode; ++i)
+    seconds.push_back(seconds_of([&] { logits = sequence.append(sampler.next(logits, sequence.ids(), random)); }));
+  double sum = 0;
+  for (const double s : seconds) sum += s;
+  nlohmann::json out = summary(seconds, 1);
+  out["tokens_per_s"] = static_cast<double>(options.decode) / sum;
+  out["weight_gb_per_s"] =
+      static_cast<double>(model->store.bytes_needed(dtype, Purpose::inference)) * static_cast<double>(options.decode) / sum / 1e9;
+  return out;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  CLI::App app("Times training steps or decoding of the Thinker on random weights. Prints one JSON line.");
+  Options options;
+  app.add_option("--dtype", options.dtype, "f32 or bf16")->check(CLI::IsMember({"f32", "bf16"}))->capture_default_str();
+  app.add_option("--batch", options.batch, "sequences in a batch of random ids")->capture_default_str();
+  app.add_option("--time", options.time, "their length; every position is labelled")->capture_default_str();
+  app.add_option("--batches", options.batches, "safetensors with input_ids, labels [N,B,T] instead of random ids");
+  app.add_option("--steps", options.steps, "timed steps")->capture_default_str();
+  app.add_option("--decode", options.decode, "decode this many tokens instead of training")->capture_default_str();
+  app.add_option("--hidden", options.hidden, "hidden_size")->capture_default_str();
+  app.add_option("--layers", options.layers, "num_hidden_layers")->capture_default_str();
+  app.add_flag("--moe", options.moe, "four experts instead of dense feed-forward blocks");
+  app.add_flag("--profile", options.profile, "print the table of instructions to standard error");
+  CLI11_PARSE(app, argc, argv);
+  Device device = Device::cpu();
+  ThinkerConfig config;
+  config.hidden_size = options.hidden;
+  config.head_dim = options.hidden / config.num_attention_heads;
+  config.intermediate_size = config.moe_intermediate_size = ThinkerConfig::default_intermediate_size(options.hidden);
+  config.num_hidden_layers = options.layers;
+  config.use_moe = options.moe;
+  const DType dtype = options.dtype == "bf16" ? DType::bf16 : DType::f32;
+  nlohmann::json out = options.decode > 0 ? decode(options, config, device, dtype) : train(options, config, device, dtype);
+  out["dtype"] = options.dtype;
+  std::cout << out.dump() << '\n';
+  if (options.profile) device.profiler().report(std::cerr, measure_machine(device));
+}
