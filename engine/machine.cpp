@@ -27,7 +27,7 @@ double matmul_rate(Device& device, DType dtype) {
   const OwnedTensor a(dtype, {2048, 768}), b(dtype, {2432, 768}), c(dtype, {2048, 2432});
   device.run(Fill{.y = a, .value = 0.5});
   device.run(Fill{.y = b, .value = 0.5});
-  const Matmul op{.c = c, .a = a, .b = b, .bias = {}, .transpose_b = true};
+  const Matmul op{.c = c, .a = a, .b = b, .transpose_b = true};
   return static_cast<double>(op.work().flops) / best_seconds(device, op);
 }
 

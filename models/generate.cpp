@@ -61,7 +61,7 @@ std::span<float> TextSequence::forward(std::size_t first) {
   last.shape = {1, hidden.width()};
   View logits = logits_;
   logits.shape = {1, logits.count()};
-  tape_.run(Matmul{.c = logits, .a = last, .b = model_.thinker.head_weight(), .bias = {}, .transpose_b = true});
+  tape_.run(Matmul{.c = logits, .a = last, .b = model_.thinker.head_weight(), .transpose_b = true});
   return {logits_.as<float>(), static_cast<std::size_t>(logits.count())};
 }
 

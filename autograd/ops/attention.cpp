@@ -17,7 +17,6 @@ Tensor self_attention(Tape& tape, const Tensor& qkv, Parameter& q_weight, Parame
                       .k_weight = *k_weight,
                       .cosine = angles.cosine,
                       .sine = angles.sine,
-                      .starts = {},
                       .eps = shape.eps};
   };
   Tensor o = tape.empty(qkv.dtype, q_shape);
@@ -45,7 +44,6 @@ Tensor self_attention(Tape& tape, const Tensor& qkv, Parameter& q_weight, Parame
                              .k_weight = *k_weight,
                              .cosine = angles.cosine,
                              .sine = angles.sine,
-                             .starts = {},
                              .eps = shape.eps,
                              .accumulate = dq_weight.accumulate});
   });
@@ -69,7 +67,6 @@ Tensor cached_attention(Tape& tape, const Tensor& qkv, Parameter& q_weight, Para
                       .eps = shape.eps,
                       .into_cache = true});
   tape.run(Attention{.o = o,
-                     .lse = {},
                      .q = q,
                      .k = cache.k,
                      .v = cache.v,

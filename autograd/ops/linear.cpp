@@ -15,9 +15,9 @@ Tensor project(Tape& tape, Tensor y, const Tensor& x, Parameter& weight, Paramet
                   .transpose_b = true});
   tape.on_backward([x, y, weight = &weight, bias](Gradients& d) {
     const View dy = d[y];
-    if (const View dx = d[x]) d.run(Matmul{.c = dx, .a = dy, .b = *weight, .bias = {}});
+    if (const View dx = d[x]) d.run(Matmul{.c = dx, .a = dy, .b = *weight});
     if (const ParameterGradient dw = d[*weight]; dw.view)
-      d.run(Matmul{.c = dw.view, .a = dy, .b = x, .bias = {}, .transpose_a = true, .accumulate = dw.accumulate});
+      d.run(Matmul{.c = dw.view, .a = dy, .b = x, .transpose_a = true, .accumulate = dw.accumulate});
     if (bias)
       if (const ParameterGradient db = d[*bias]; db.view)
         d.run(BiasBackward{.dbias = db.view, .dy = dy, .accumulate = db.accumulate});

@@ -12,8 +12,8 @@ namespace omni {
 struct AttentionMask {
   bool causal = true;       // keys after the query's position are hidden
   std::int64_t window = 0;  // > 0: only keys closer than this many positions
-  ConstView lengths;        // i64 [batch], optional: keys at and after lengths[b] are hidden
-  ConstView starts;         // i64 [batch], optional: position of the first query, else 0
+  ConstView lengths = {};   // i64 [batch], optional: keys at and after lengths[b] are hidden
+  ConstView starts = {};    // i64 [batch], optional: position of the first query, else 0
 };
 
 // o = softmax(q k^T / sqrt(head_dim)) v, per query head; query head h reads key-value head h / (heads / kv_heads).
@@ -24,9 +24,10 @@ struct AttentionMask {
 struct Attention {
   static constexpr const char* name = "attention";
   static constexpr std::int64_t kMaxHeadDim = 128;
-  View o, lse;
+  View o;
+  View lse = {};
   ConstView q, k, v;
-  AttentionMask mask;
+  AttentionMask mask = {};
 
   std::int64_t batch() const { return q.shape[0]; }
   std::int64_t queries() const { return q.shape[1]; }
@@ -49,9 +50,9 @@ struct AttentionBackward {
   static constexpr const char* name = "attention_backward";
   View dq, dk, dv;
   ConstView do_, o, lse, q, k, v;  // do_: the gradient of o
-  AttentionMask mask;
+  AttentionMask mask = {};
 
-  Attention forward() const { return {.o = {}, .lse = {}, .q = q, .k = k, .v = v, .mask = mask}; }
+  Attention forward() const { return {.o = {}, .q = q, .k = k, .v = v, .mask = mask}; }
   void check(Check& that) const;
   Work work() const;
 };

@@ -20,7 +20,8 @@ namespace omni {
 struct Matmul {
   static constexpr const char* name = "matmul";
   View c;
-  ConstView a, b, bias;
+  ConstView a, b;
+  ConstView bias = {};
   bool transpose_a = false, transpose_b = false;
   bool accumulate = false;
 

@@ -40,7 +40,6 @@ void run(const CpuContext& cpu, const GroupedMatmul& op) {
     run(cpu, Matmul{.c = row_range(op.c, offset[e], offset[e + 1]),
                     .a = row_range(op.a, offset[e], offset[e + 1]),
                     .b = row_range(op.b, e * weight_rows, (e + 1) * weight_rows),
-                    .bias = {},
                     .transpose_b = op.transpose_b});
   }
 }
@@ -54,7 +53,6 @@ void run(const CpuContext& cpu, const GroupedMatmulWeightGradient& op) {
       run(cpu, Matmul{.c = dw,
                       .a = row_range(op.dy, offset[e], offset[e + 1]),
                       .b = row_range(op.x, offset[e], offset[e + 1]),
-                      .bias = {},
                       .transpose_a = true,
                       .accumulate = op.accumulate});
     else if (!op.accumulate)

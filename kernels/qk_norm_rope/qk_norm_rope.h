@@ -19,7 +19,8 @@ namespace omni {
 struct QkNormRope {
   static constexpr const char* name = "qk_norm_rope";
   View q, k, v;
-  ConstView qkv, q_weight, k_weight, cosine, sine, starts;
+  ConstView qkv, q_weight, k_weight, cosine, sine;
+  ConstView starts = {};
   double eps = 1e-6;
   bool into_cache = false;
 
@@ -31,7 +32,8 @@ struct QkNormRope {
 struct QkNormRopeBackward {
   static constexpr const char* name = "qk_norm_rope_backward";
   View dqkv, dq_weight, dk_weight;
-  ConstView dq, dk, dv, qkv, q_weight, k_weight, cosine, sine, starts;
+  ConstView dq, dk, dv, qkv, q_weight, k_weight, cosine, sine;
+  ConstView starts = {};
   double eps = 1e-6;
   bool accumulate = false;
 

@@ -9,7 +9,7 @@ namespace omni {
 struct RmsNorm {
   static constexpr const char* name = "rms_norm";
   View y;
-  View rstd;  // for the backward pass; may be absent
+  View rstd = {};  // for the backward pass; may be absent
   ConstView x, weight;
   float eps = 1e-6f;
 
@@ -23,7 +23,7 @@ struct RmsNorm {
 struct AddRmsNorm {
   static constexpr const char* name = "add_rms_norm";
   View sum, y;
-  View rstd;  // may be absent
+  View rstd = {};  // may be absent
   ConstView x, residual, weight;
   float eps = 1e-6f;
 
