@@ -69,7 +69,6 @@ class Harness {
     Tensor sum = tape.empty(DType::f64, Shape{1});
     *sum.as<double>() = 0;
     if (weights_.empty()) draw_weights(outputs);
-    std::vector<Tensor> parts;
     for (std::size_t i = 0; i < outputs.size(); ++i)
       tape.run(WeightedSum{.y = sum, .x = outputs[i], .weights = weights_[i]});
     const Tensor* list = keep(tape, outputs);

@@ -11,7 +11,7 @@
 #include <fstream>
 
 #include "engine/mapped_file.h"
-#include "tests/engine/temporary_folder.h"
+#include "tests/support/temporary_folder.h"
 
 using namespace omni;
 namespace fs = std::filesystem;

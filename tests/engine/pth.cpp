@@ -7,7 +7,7 @@
 #include "engine/pickle.h"
 #include "engine/zip_reader.h"
 #include "engine/zip_writer.h"
-#include "tests/engine/temporary_folder.h"
+#include "tests/support/temporary_folder.h"
 #include "tests/engine/weight_samples.h"
 
 using namespace omni;

@@ -5,7 +5,7 @@
 #include <nlohmann/json.hpp>
 
 #include "engine/files.h"
-#include "tests/engine/temporary_folder.h"
+#include "tests/support/temporary_folder.h"
 #include "tests/engine/weight_samples.h"
 
 using namespace omni;

@@ -6,7 +6,7 @@
 #include <limits>
 
 #include "engine/files.h"
-#include "tests/engine/temporary_folder.h"
+#include "tests/support/temporary_folder.h"
 #include "tests/engine/weight_samples.h"
 
 using namespace omni;

@@ -40,10 +40,19 @@ double tolerance(DType dtype, std::int64_t length = 1);
 // Empty if |a - b| <= tolerance * max(1, |b|) for all elements; else names the worst one. NaN is never close.
 std::string difference(const std::vector<double>& actual, const std::vector<double>& expected, double tolerance);
 
+// Awkward shapes for row-wise kernels: vector tails, single elements, no rows, and one that is split among threads.
+inline std::vector<Shape> awkward_shapes() {
+  std::vector<Shape> shapes{{0, 7}, {300, 257}};
+  for (const std::int64_t width : {1, 7, 31, 33, 96, 768, 1023})
+    for (const std::int64_t rows : {1, 3, 17}) shapes.push_back({rows, width});
+  return shapes;
+}
+
 // Scratch memory and a context for running instructions without a Device.
 class TestContext {
  public:
   explicit TestContext(int threads = 2) : cpu_{threads, &workspace_} {}
+  TestContext(TestContext&&) = delete;  // the context points into it
   operator const CpuContext&() const { return cpu_; }  // NOLINT: used as one
   // Checks the instruction, then runs it.
   template <class Op>

@@ -1,0 +1,1 @@
+"""Turning WordNet and small dialogue collections into training text (standard library only)."""
