@@ -13,13 +13,16 @@
 #include "engine/machine.h"
 #include "models/generate.h"
 #include "models/text_loss.h"
+#include "trainers/dataset.h"
+#include "trainers/samples.h"
 
 namespace {
 
 using namespace omni;
 
 struct Options {
-  std::string dtype = "f32", batches;
+  std::string dtype = "f32", sft, tokenizer = "assets/tokenizer";
+  std::int64_t max_seq_len = 768;
   std::int64_t batch = 4, time = 512, steps = 5, decode = 0, hidden = 768, layers = 8;
   bool profile = false, moe = false;
 };
@@ -44,6 +47,22 @@ nlohmann::json summary(std::vector<double> seconds, double tokens) {
           {"peak_rss_mb", peak_megabytes()}};
 }
 
+// Bytes per second at which all threads together read memory that no cache holds: the limit of decoding.
+double read_rate() {
+  const OwnedTensor block(DType::i64, {std::int64_t{32} << 20});  // 256 MiB
+  const std::int64_t* values = block.as<std::int64_t>();
+  std::int64_t sum = 0;
+  double best = 1e30;
+  for (int i = 0; i < 5; ++i)
+    best = std::min(best, seconds_of([&] {
+      std::int64_t part = 0;
+#pragma omp parallel for simd reduction(+ : part) schedule(static)
+      for (std::int64_t j = 0; j < block.view().count(); ++j) part += values[j];
+      sum += part;
+    }));
+  return sum == 0 ? static_cast<double>(block.view().bytes()) / best : 0;
+}
+
 struct Batches {
   OwnedTensor ids, labels;  // i64 [count, batch, time]
   std::int64_t count() const { return ids.view().shape[0]; }
@@ -62,19 +81,29 @@ Batches random_batches(const Options& options, std::int64_t vocabulary) {
   return out;
 }
 
-Batches read_batches(const std::string& path) {
-  const SafetensorsFile file(path);
-  const ConstView ids = file.at("input_ids"), labels = file.at("labels");
-  Batches out{OwnedTensor(DType::i64, ids.shape), OwnedTensor(DType::i64, labels.shape)};
-  copy_converted(ids, out.ids);
-  copy_converted(labels, out.labels);
+// Conversations in the order of the file, padded to max_seq_len as the original does.
+Batches sft_batches(const Options& options) {
+  const Tokenizer tokenizer = Tokenizer::load(options.tokenizer);
+  const Dataset dataset(Stage::sft, {options.sft}, 1);
+  const SampleAssembler assembler(tokenizer, options.max_seq_len);
+  const std::int64_t count = options.steps;
+  if (dataset.size() < count * options.batch)
+    throw std::runtime_error(options.sft + ": expected " + std::to_string(count * options.batch) + " conversations, found " +
+                             std::to_string(dataset.size()));
+  const Shape shape{count, options.batch, options.max_seq_len};
+  Batches out{OwnedTensor(DType::i64, shape), OwnedTensor(DType::i64, shape)};
+  for (std::int64_t row = 0; row < count * options.batch; ++row) {
+    const Sample sample = assembler.sft(parse_conversation(dataset.line(row)), {.system = -1, .remove_think = true});
+    std::copy(sample.ids.begin(), sample.ids.end(), out.ids.as<std::int64_t>() + row * options.max_seq_len);
+    std::copy(sample.labels.begin(), sample.labels.end(), out.labels.as<std::int64_t>() + row * options.max_seq_len);
+  }
   return out;
 }
 
 nlohmann::json train(const Options& options, const ThinkerConfig& config, Device& device, DType dtype) {
   const auto model = ThinkerModel::create(config, dtype, 1, device);
   AdamWOptimizer optimizer(device, model->store);
-  const Batches batches = options.batches.empty() ? random_batches(options, config.vocab_size) : read_batches(options.batches);
+  const Batches batches = options.sft.empty() ? random_batches(options, config.vocab_size) : sft_batches(options);
   Tape tape(device);
   std::vector<double> seconds;
   std::uint64_t allocations = 0;
@@ -118,6 +147,7 @@ nlohmann::json decode(const Options& options, const ThinkerConfig& config, Devic
   for (const double s : seconds) sum += s;
   nlohmann::json out = summary(seconds, 1);
   out["tokens_per_s"] = static_cast<double>(options.decode) / sum;
+  out["read_limit_gb_per_s"] = read_rate() / 1e9;
   out["weight_gb_per_s"] =
       static_cast<double>(model->store.bytes_needed(dtype, Purpose::inference)) * static_cast<double>(options.decode) / sum / 1e9;
   return out;
@@ -131,7 +161,9 @@ int main(int argc, char** argv) {
   app.add_option("--dtype", options.dtype, "f32 or bf16")->check(CLI::IsMember({"f32", "bf16"}))->capture_default_str();
   app.add_option("--batch", options.batch, "sequences in a batch of random ids")->capture_default_str();
   app.add_option("--time", options.time, "their length; every position is labelled")->capture_default_str();
-  app.add_option("--batches", options.batches, "safetensors with input_ids, labels [N,B,T] instead of random ids");
+  app.add_option("--sft", options.sft, "conversations (JSON lines) instead of random ids");
+  app.add_option("--tokenizer", options.tokenizer, "their tokenizer's directory")->capture_default_str();
+  app.add_option("--max-seq-len", options.max_seq_len, "what they are padded to")->capture_default_str();
   app.add_option("--steps", options.steps, "timed steps")->capture_default_str();
   app.add_option("--decode", options.decode, "decode this many tokens instead of training")->capture_default_str();
   app.add_option("--hidden", options.hidden, "hidden_size")->capture_default_str();
