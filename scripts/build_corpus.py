@@ -36,7 +36,7 @@ QUICKSTART_SHARES = {
     wordnet.OBJECT: 0.06,
     wordnet.PHENOMENON: 0.04,
 }
-EVALUATION = {"heron": 0, "hammer": 1, "heart": 0, "elephant": 2, "bread": 0}  # noun -> index of its phrasing
+EVALUATION = {"heron": 0, "knife": 1, "elephant": 2, "apple": 0, "cheese": 3}  # noun -> index of its phrasing
 
 
 def note(text: str) -> None:
@@ -135,7 +135,7 @@ def quickstart_entries(net: wordnet.WordNet, entries: dict, count: int) -> list[
             and not entry.is_plural
             and 5 <= len(entry.sentence.split()) <= 18
             and len(entry.sentence) <= 110
-            and " or " not in entry.name
+            and " means " not in entry.sentence
             and net.main_part(lemma) == "noun"
         )
 

@@ -3,7 +3,7 @@
 import re
 from dataclasses import dataclass
 
-from .english import DETERMINERS, PAIRS, SUPERLATIVES, Grammar, article, capitalised
+from .english import DETERMINERS, PAIRS, PHRASE_ENDS, SUPERLATIVES, Grammar, article, capitalised
 from .wordnet import ANIMAL, LOCATION, PERSON, PLANT, Synset
 
 OFFENSIVE = re.compile(r"\b(obscene|vulgar|slur|offensive|disparaging|derogatory|sexual|coitus|copulat\w*|genital\w*|excrement|feces)\b")
@@ -65,7 +65,8 @@ def noun_clause(grammar: Grammar, clause: str, term_is_plural: bool) -> tuple[st
     first = clause.split()[0]
     if first.lower() in DETERMINERS:
         return clause, False
-    if first.lower() == "part":
+    gerund = first.endswith("ing") and clause.split()[1:2] and clause.split()[1] in DETERMINERS | PHRASE_ENDS
+    if first.lower() == "part" or gerund:
         return clause, False
     head = grammar.head(clause)
     if head is None:

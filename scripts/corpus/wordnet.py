@@ -101,8 +101,9 @@ class WordNet:
         return counts
 
     def first_sense(self, part: str, lemma: str) -> Synset | None:
-        offsets = self.senses[part].get(lemma)
-        return self.synsets[part][offsets[0]] if offsets else None
+        """The most usual sense; a kind of things (a heron) goes before a namesake (the mathematician Heron)."""
+        senses = [self.synsets[part][offset] for offset in self.senses[part].get(lemma, [])]
+        return next((synset for synset in senses if lemma in synset.words), senses[0] if senses else None)
 
     def main_part(self, lemma: str) -> str:
         """The part of speech in which the word is used most."""

@@ -1,0 +1,149 @@
+// The programs as a user calls them: what they print, write and return.
+
+#include <sys/wait.h>
+
+#include <catch2/catch.hpp>
+#include <cstdio>
+#include <cstdlib>
+#include <filesystem>
+
+#include "engine/files.h"
+#include "engine/weights.h"
+#include "models/thinker_model.h"
+#include "tests/support/numbers.h"
+#include "tests/trainers/small_run.h"
+
+namespace omni {
+namespace {
+
+namespace fs = std::filesystem;
+
+struct Outcome {
+  int status;
+  std::string output;  // both streams
+};
+
+Outcome call(const std::string& arguments, const std::string& input = {}) {
+  const TemporaryFolder folder;
+  write_text_file(folder / "input", input);
+  const std::string command = std::string(OMNI_BINARY_DIR) + "/" + arguments + " < " + (folder / "input").string() + " > " +
+                              (folder / "output").string() + " 2>&1";
+  const int status = std::system(command.c_str());
+  return {WIFEXITED(status) ? WEXITSTATUS(status) : -1, read_text_file(folder / "output")};
+}
+
+// A model directory with a byte-level tokenizer without merges.
+fs::path make_model(const TemporaryFolder& folder, bool use_moe) {
+  ThinkerConfig config;
+  config.hidden_size = 16;
+  config.num_hidden_layers = 2;
+  config.vocab_size = 259;
+  config.num_attention_heads = 2;
+  config.num_key_value_heads = 1;
+  config.head_dim = 8;
+  config.intermediate_size = config.moe_intermediate_size = 24;
+  config.max_position_embeddings = 128;
+  config.use_moe = use_moe;
+  Device device = Device::cpu();
+  const fs::path path = folder / (use_moe ? "moe" : "dense");
+  ThinkerModel::create(config, DType::f32, 1, device)->save(path, DType::f32);
+
+  write_byte_tokenizer(path);
+  return path;
+}
+
+}  // namespace
+
+TEST_CASE("every program explains itself and refuses what it does not know") {
+  for (const std::string program : {"train_thinker", "chat", "convert", "tokenizer", "trace"}) {
+    CAPTURE(program);
+    const Outcome help = call(program + " --help");
+    REQUIRE(help.status == 0);
+    REQUIRE_THAT(help.output, Catch::Contains("Examples"));
+    REQUIRE(call(program + " --no-such-option").status != 0);
+  }
+}
+
+TEST_CASE("convert: to .pth and back keeps every value that the formats hold") {
+  for (const bool use_moe : {false, true}) {
+    const TemporaryFolder folder;
+    const fs::path model = make_model(folder, use_moe);
+    const std::string half = (folder / "half").string(), pth = (folder / "model.pth").string(), back = (folder / "back").string();
+    REQUIRE(call("convert " + model.string() + " " + half + " --dtype bf16").status == 0);
+    const Outcome to_pth = call("convert " + half + " " + pth + " --dtype f32");
+    CAPTURE(to_pth.output);
+    REQUIRE(to_pth.status == 0);
+    REQUIRE(call("convert " + pth + " " + back + " --dtype bf16 --config " + half + "/config.json").status == 0);
+    const WeightSource first = open_weights(half), second = open_weights(back), dictionary = open_weights(pth);
+    REQUIRE(first.names().size() == second.names().size());
+    for (const std::string& name : first.names()) REQUIRE(same_bits(first.at(name), second.at(name)));
+    REQUIRE(dictionary.contains("lm_head.weight"));
+    REQUIRE(dictionary.contains("model.embed_tokens.weight"));
+  }
+  const TemporaryFolder folder;
+  const Outcome missing = call("convert " + (folder / "nothing.pth").string() + " " + (folder / "out").string());
+  REQUIRE(missing.status == 1);
+  REQUIRE_THAT(missing.output, Catch::Contains("nothing.pth"));
+}
+
+TEST_CASE("trace: writes named tensors, lists instructions, names what is wrong with its input") {
+  const TemporaryFolder folder;
+  const fs::path model = make_model(folder, false);
+  const OwnedTensor ids = random_ids({2, 9}, 1, 259), wrong = randn({2, 9}, 1, DType::f32);
+  const std::string in = (folder / "in.safetensors").string(), out = (folder / "out.safetensors").string();
+  write_safetensors(in, std::vector<NamedView>{{"input_ids", ids}, {"labels", ids}});
+  for (const char* dtype : {"f32", "bf16"}) {
+    const Outcome traced = call("trace --model " + model.string() + " --input " + in + " --output " + out + " --grad --list --dtype " + dtype);
+    CAPTURE(traced.output);
+    REQUIRE(traced.status == 0);
+    REQUIRE_THAT(traced.output, Catch::Contains("matmul") && Catch::Contains("[2, 9, 32]"));
+    const SafetensorsFile file(out);
+    for (const char* name : {"thinker.embed", "thinker.layers.0", "thinker.layers.1", "text_logits", "loss", "text_loss",
+                             "aux_loss", "grad.model.norm.weight", "grad.model.layers.1.self_attn.k_proj.weight"})
+      REQUIRE(file.contains(name));
+    REQUIRE(file.at("text_logits").shape == Shape{2, 9, 259});
+  }
+  write_safetensors(in, std::vector<NamedView>{{"input_ids", wrong}});
+  const Outcome refused = call("trace --model " + model.string() + " --input " + in);
+  REQUIRE(refused.status == 1);
+  REQUIRE_THAT(refused.output, Catch::Contains("input_ids: expected i64 [batch, time]"));
+}
+
+TEST_CASE("chat: one prompt, a conversation with commands, and a model that does not exist") {
+  const TemporaryFolder folder;
+  const std::string model = " --model " + make_model(folder, true).string();
+  const Outcome once = call("chat" + model + " --prompt Hello --max-new-tokens 8 --greedy --statistics");
+  CAPTURE(once.output);
+  REQUIRE(once.status == 0);
+  REQUIRE_THAT(once.output, Catch::Contains("tokens/s"));
+  REQUIRE(call("chat" + model + " --prompt Hello --max-new-tokens 8 --greedy").output ==
+          call("chat" + model + " --prompt Hello --max-new-tokens 8 --greedy").output);
+  const Outcome talk = call("chat" + model + " --max-new-tokens 4",
+                            "/help\nHi\n/retry\n/history\n/set temperature 0.5\n/set nonsense 1\n/unknown\n/reset\n/retry\n/quit\n");
+  CAPTURE(talk.output);
+  REQUIRE(talk.status == 0);
+  REQUIRE_THAT(talk.output, Catch::Contains("/history") && Catch::Contains("user: Hi") && Catch::Contains("no setting nonsense") &&
+                                Catch::Contains("unknown command /unknown") && Catch::Contains("no answer to retry"));
+  // Longer than the context: an error, not a crash.
+  REQUIRE(call("chat" + model + " --context 8 --prompt Hello").status == 1);
+  const Outcome missing = call("chat --model " + (folder / "nowhere").string() + " --prompt Hi");
+  REQUIRE(missing.status == 1);
+  REQUIRE_THAT(missing.output, Catch::Contains("nowhere"));
+}
+
+TEST_CASE("tokenizer: there and back, one JSON line each") {
+  const TemporaryFolder folder;
+  const std::string model = " --model " + make_model(folder, false).string();
+  const Outcome encoded = call("tokenizer encode" + model, "{\"text\": \"<|im_start|>h\\u00e9\"}\n");
+  REQUIRE(encoded.status == 0);
+  const Outcome decoded = call("tokenizer decode" + model, encoded.output);
+  REQUIRE(decoded.status == 0);
+  REQUIRE(nlohmann::json::parse(decoded.output)["text"] == "<|im_start|>h\u00e9");
+  REQUIRE(call("tokenizer encode" + model, "no json\n").status == 1);
+  const Outcome chat = call("tokenizer template", R"({"messages": [{"role": "user", "content": "Hi"}], "add_generation_prompt": true})");
+  CAPTURE(chat.output);
+  REQUIRE(nlohmann::json::parse(chat.output)["text"] ==
+          "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n");
+}
+
+}  // namespace omni
