@@ -13,7 +13,7 @@ double MachineLimits::seconds(const Work& work) const {
 
 void Profiler::clear() {
   totals_.clear();
-  works_.clear();
+  costs_.clear();
   executions_.clear();
 }
 
@@ -26,7 +26,7 @@ void Profiler::add(const char* instruction, const std::string& operands, const W
   sum.work.bytes += work.bytes;
   sum.work.flops += work.flops;
   sum.work.unit = work.unit;
-  works_[instruction].push_back(work);
+  ++costs_[instruction][{work.bytes, work.flops, work.unit}];
 }
 
 std::vector<Profiler::Entry> Profiler::totals() const {
@@ -47,7 +47,10 @@ void Profiler::report(std::ostream& out, const MachineLimits& limits) const {
   for (const Entry& entry : totals()) {
     // An instruction's limit is the sum over its executions: each is bound by arithmetic or by memory on its own.
     double floor = 0;
-    for (const Work& work : works_.at(entry.instruction)) floor += limits.seconds(work);
+    for (const auto& [cost, count] : costs_.at(entry.instruction)) {
+      const auto [bytes, flops, unit] = cost;
+      floor += static_cast<double>(count) * limits.seconds({bytes, flops, unit});
+    }
     out << std::left << std::setw(28) << entry.instruction << std::right << std::setw(8) << entry.calls << std::setw(11)
         << std::setprecision(2) << entry.seconds * 1e3 << std::setw(7) << std::setprecision(1)
         << 100 * entry.seconds / all << '%' << std::setw(11) << static_cast<double>(entry.work.flops) / entry.seconds / 1e9

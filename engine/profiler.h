@@ -1,11 +1,11 @@
 #pragma once
 // Time, bytes and FLOPs per instruction. Off by default; Device::run opens a scope for each instruction that it runs.
 
-#include <chrono>
 #include <cstdint>
 #include <iosfwd>
 #include <map>
 #include <string>
+#include <tuple>
 #include <vector>
 
 #include "kernels/instruction.h"
@@ -47,7 +47,8 @@ class Profiler {
  private:
   Mode mode_ = Mode::off;
   std::map<std::string, Entry> totals_;
-  std::map<std::string, std::vector<Work>> works_;
+  // How often each instruction ran with each cost: as many entries as there are shapes, however long the run.
+  std::map<std::string, std::map<std::tuple<std::int64_t, std::int64_t, DType>, std::int64_t>> costs_;
   std::vector<Entry> executions_;
 };
 

@@ -18,6 +18,7 @@ import argparse
 import json
 import os
 import random
+import re
 import sys
 from collections import Counter
 from pathlib import Path
@@ -135,7 +136,9 @@ def quickstart_entries(net: wordnet.WordNet, entries: dict, count: int) -> list[
             and not entry.is_plural
             and 5 <= len(entry.sentence.split()) <= 18
             and len(entry.sentence) <= 110
-            and " means " not in entry.sentence
+            and not re.search(r" (means|is a name for) ", entry.sentence)
+            and not lemma.endswith("s")
+            and all(word.islower() for offset in net.senses["noun"][lemma] for word in net.synsets["noun"][offset].words)
             and net.main_part(lemma) == "noun"
         )
 

@@ -1,6 +1,6 @@
 #pragma once
-// Panels: the copies of q, k and v that the blocked attention computes on, widened, zero-padded to whole blocks and laid
-// out as tile_product reads them.
+// Panels: the copies of q, k and v that the blocked attention computes on, widened, zero-padded to whole blocks and
+// laid out as tile_product reads them.
 
 #include "kernels/instruction.h"
 #include "kernels/vector.h"

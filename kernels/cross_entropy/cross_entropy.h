@@ -15,7 +15,7 @@ struct CrossEntropy {
   static constexpr const char* name = "cross_entropy";
   View loss, logits;
   ConstView targets;
-  ConstView weights;  // may be absent: all 1
+  ConstView weights = {};  // may be absent: all 1
   std::int64_t ignore_index = -100;
   bool gradient = true;
 

@@ -6,17 +6,20 @@ namespace omni {
 namespace {
 
 constexpr std::int64_t kMaxRows = 4;
-constexpr std::int64_t kColumns = 4;  // weight rows read side by side: independent streams hide the latency of memory
+// Weight rows read side by side, far apart in memory: that many streams keep enough requests in flight to use the memory's
+// bandwidth, where a single one waits for its latency.
+constexpr std::int64_t kColumns = 4;
 
-// The dot products of `rows` activation rows with `columns` rows of weights.
+// The dot products of `rows` activation rows with `columns` rows of weights that lie `stride` rows apart.
+//   sums [rows, columns], x [rows, k], w [.., k]
 template <class T, int rows, int columns>
-void dots(float* sums, const float* x, const T* w, std::int64_t k) {  // sums [rows, columns]; x [rows, k]; w [columns, k]
+void dots(float* sums, const float* x, const T* w, std::int64_t stride, std::int64_t k) {
   constexpr std::int64_t lanes = Lanes<float>::count;
   Vector<float> partial[rows][columns] = {};
   std::int64_t i = 0;
   for (; i + lanes <= k; i += lanes) {
     Vector<float> weights[columns];
-    for (int c = 0; c < columns; ++c) weights[c] = load_vector<float>(w + c * k + i);
+    for (int c = 0; c < columns; ++c) weights[c] = load_vector<float>(w + c * stride * k + i);
     for (int r = 0; r < rows; ++r) {
       const Vector<float> activations = load_vector<float>(x + r * k + i);
       for (int c = 0; c < columns; ++c) partial[r][c] += activations * weights[c];
@@ -25,33 +28,35 @@ void dots(float* sums, const float* x, const T* w, std::int64_t k) {  // sums [r
   for (int r = 0; r < rows; ++r)
     for (int c = 0; c < columns; ++c) {
       float sum = sum_lanes<float>(partial[r][c]);
-      for (std::int64_t tail = i; tail < k; ++tail) sum += x[r * k + tail] * to_float(w[c * k + tail]);
+      for (std::int64_t tail = i; tail < k; ++tail) sum += x[r * k + tail] * to_float(w[c * stride * k + tail]);
       sums[r * columns + c] = sum;
     }
 }
 
 template <class T, class C, int rows>
 void matvec_rows(C* c, const float* x, const T* w, const float* bias, std::int64_t n, std::int64_t k, bool accumulate) {
-#pragma omp parallel for schedule(static)
-  for (std::int64_t group = 0; group < (n + kColumns - 1) / kColumns; ++group) {
-    const std::int64_t first = group * kColumns, columns = std::min(kColumns, n - first);
-    float sums[rows * kColumns];
-    if (columns == kColumns) {
-      dots<T, rows, kColumns>(sums, x, w + first * k, k);
-    } else {
-      for (std::int64_t column = 0; column < columns; ++column) {
-        float single[rows];
-        dots<T, rows, 1>(single, x, w + (first + column) * k, k);
-        for (int r = 0; r < rows; ++r) sums[r * kColumns + column] = single[r];
-      }
+  const auto store = [&](int r, std::int64_t column, float sum) {
+    C& out = c[r * n + column];
+    if (bias) sum += bias[column];
+    if (accumulate) sum += to_float(out);
+    out = round_to<C>(sum);
+  };
+  const std::int64_t stride = n / kColumns;
+#pragma omp parallel
+  {
+#pragma omp for schedule(static) nowait
+    for (std::int64_t first = 0; first < stride; ++first) {
+      float sums[rows * kColumns];
+      dots<T, rows, kColumns>(sums, x, w + first * k, stride, k);
+      for (int r = 0; r < rows; ++r)
+        for (std::int64_t column = 0; column < kColumns; ++column) store(r, first + column * stride, sums[r * kColumns + column]);
     }
-    for (int r = 0; r < rows; ++r)
-      for (std::int64_t column = 0; column < columns; ++column) {
-        C& out = c[r * n + first + column];
-        float sum = sums[r * kColumns + column] + (bias ? bias[first + column] : 0.f);
-        if (accumulate) sum += to_float(out);
-        out = round_to<C>(sum);
-      }
+#pragma omp for schedule(static)
+    for (std::int64_t column = stride * kColumns; column < n; ++column) {
+      float sums[rows];
+      dots<T, rows, 1>(sums, x, w + column * k, 1, k);
+      for (int r = 0; r < rows; ++r) store(r, column, sums[r]);
+    }
   }
 }
 

@@ -1,10 +1,11 @@
 #pragma once
-// A mixture of experts in five instructions: route tokens, gather their rows expert by expert, multiply each expert's rows
-// with its own weights, combine the results (Fedus et al., "Switch Transformers", arXiv 2101.03961, for the balancing loss).
+// A mixture of experts in five instructions: route tokens, gather their rows expert by expert, multiply each expert's
+// rows with its own weights, combine the results (Fedus et al., "Switch Transformers", arXiv 2101.03961, for the
+// balancing loss).
 //
-// Sorted order: the rows of expert 0, then of expert 1, ... Each expert's segment starts at a multiple of `alignment` rows
-// and is padded with zero rows, so that segments have few different sizes. All shapes follow from rows, experts and top_k
-// alone: no device needs to tell the host how many tokens an expert got.
+// Sorted order: the rows of expert 0, then of expert 1, ... Each expert's segment starts at a multiple of `alignment`
+// rows and is padded with zero rows, so that segments have few different sizes. All shapes follow from rows, experts
+// and top_k alone: no device needs to tell the host how many tokens an expert got.
 
 #include "kernels/instruction.h"
 
@@ -17,8 +18,8 @@ constexpr std::int64_t moe_capacity(std::int64_t slots, std::int64_t experts) {
   return (slots + experts * (unit - 1) + unit - 1) / unit * unit;
 }
 
-// p = softmax(logits); each row takes its top_k largest p (ties: the lower expert) as weights, divided by (their sum + 1e-20)
-// if normalize. aux_loss = coefficient * experts * sum_e f_e mean(p_e), f_e = slots of expert e / rows.
+// p = softmax(logits); each row takes its top_k largest p (ties: the lower expert) as weights, divided by (their sum +
+// 1e-20) if normalize. aux_loss = coefficient * experts * sum_e f_e mean(p_e), f_e = slots of expert e / rows.
 //   logits        [rows, experts]
 //   probability   [rows, experts], f32 (f64)      weight   [rows, top_k], f32 (f64)
 //   expert, slot  i64 [rows, top_k]: the expert, and the row of the sorted buffer that belongs to it
@@ -37,8 +38,9 @@ struct MoeRoute {
   std::int64_t top_k() const { return weight.width(); }
   void check(Check& that) const;
   Work work() const {
-    return {.bytes = logits.bytes() + probability.bytes() + weight.bytes() + expert.bytes() + slot.bytes() + source.bytes(),
-            .flops = 10 * logits.count()};
+    return {
+        .bytes = logits.bytes() + probability.bytes() + weight.bytes() + expert.bytes() + slot.bytes() + source.bytes(),
+        .flops = 10 * logits.count()};
   }
 };
 
@@ -67,7 +69,8 @@ struct MoeGatherBackward {
 };
 
 // For each expert e and its rows: c = a W_e^T, or c = a W_e without transpose_b.
-//   c [capacity, n], a [capacity, k], b [experts * n, k] (without transpose_b: [experts * k, n]), offset i64 [experts + 1]
+//   c [capacity, n], a [capacity, k], b [experts * n, k] (without transpose_b: [experts * k, n]), offset i64 [experts +
+//   1]
 struct GroupedMatmul {
   static constexpr const char* name = "grouped_matmul";
   View c;

@@ -36,7 +36,8 @@ PHRASE_ENDS = set(
     about across behind beneath beside beyond inside outside toward towards onto off up down out as like than such
     including resembling formed caused produced worn held given grown lying being belonging related similar native
     characterized especially usually often sometimes originally formerly now believed considered based but so if
-    is are was were has have had can may might will would should does do not""".split()
+    is are was were has have had can may might will would should does do not living growing occurring typically chiefly
+    commonly mostly mainly primarily generally especially designed noted intended widely""".split()
 )
 SUPERLATIVES = re.compile(
     r"^(first|second|third|fourth|fifth|sixth|seventh|eighth|ninth|tenth|eleventh|twelfth|last|only|same|main|upper|lower|"
@@ -114,19 +115,19 @@ class Grammar:
         return next((candidate for candidate in candidates if self.is_noun(candidate)), None)
 
     def is_countable(self, noun: str, lexfile: int | None = None) -> bool:
-        """By use in WordNet's texts, with the kind of thing it is as a prior of two observations; compounds by their last word."""
+        """By use in WordNet's texts, the kind of thing it is counting as a few more observations; compounds by their last word."""
         word = noun.lower().split()[-1]
         if lexfile is None:
             synset = self.wordnet.first_sense("noun", word)
             lexfile = synset.lexfile if synset else ARTIFACT
         yes, no = self.with_article[word] + 0.7 * self.seen[plural(word)], float(self.bare[word])
         if lexfile in COUNT_LEXFILES:
-            yes += 2
+            yes += 8 if lexfile in (ANIMAL, PERSON) else 2
         elif lexfile in MASS_LEXFILES:
             no += 2
         else:
             yes += 0.5
-        if re.search(r"(ness|ity|ism|ing|ics|ship|hood)$", word) and lexfile != ARTIFACT:
+        if re.search(r"(ness|ity|ism|ing|ics|ship|hood)$", word) and lexfile not in COUNT_LEXFILES:
             no += 2
         return yes > no
 
@@ -137,7 +138,8 @@ class Grammar:
             word = token.strip(",;:()'`")
             if words and word.lower() in PHRASE_ENDS:
                 break
-            if words and re.search(r"(ed|ing)$", word) and self.is_noun(words[-1]) and not self.is_noun(word):
+            after_noun = words and words[-1] not in ("and", "or") and self.is_noun(words[-1])
+            if after_noun and re.search(r"(ed|ing)$", word) and not self.is_noun(word):
                 break
             words.append(word)
             if token[-1:] in ";:" or (token[-1:] == "," and self._ends_noun(word)):

@@ -50,7 +50,12 @@ TEST_CASE("adamw without copy and scale; a zero gradient decays, NaN shows") {
   const OwnedTensor m(DType::f32, {33}), v(DType::f32, {33}), m2(DType::f32, {33}), v2(DType::f32, {33});
   auto expected = values_of(p);
   for (double& value : expected) value *= 1 - 1e-2 * 0.01;
-  const AdamW op{.parameter = p, .moment1 = m, .moment2 = v, .copy = {}, .gradient = g, .gradient_scale = {},
+  const AdamW op{.parameter = p,
+                 .moment1 = m,
+                 .moment2 = v,
+                 .copy = {},
+                 .gradient = g,
+                 .gradient_scale = {},
                  .learning_rate = 1e-2};
   run(op);
   REQUIRE_CLOSE(p, expected, tolerance(DType::f32));

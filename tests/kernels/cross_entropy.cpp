@@ -11,8 +11,8 @@ struct Expected {
   std::vector<double> gradient;
 };
 
-Expected cross_entropy(const std::vector<double>& logits, const std::int64_t* targets, const std::vector<double>& weights,
-                       std::size_t rows, std::size_t classes) {
+Expected cross_entropy(const std::vector<double>& logits, const std::int64_t* targets,
+                       const std::vector<double>& weights, std::size_t rows, std::size_t classes) {
   Expected out{0, std::vector<double>(logits.size(), 0)};
   double counted = 0;
   for (std::size_t row = 0; row < rows; ++row) counted += targets[row] == -100 ? 0 : 1;
@@ -24,8 +24,7 @@ Expected cross_entropy(const std::vector<double>& logits, const std::int64_t* ta
     for (std::size_t c = 0; c < classes; ++c) sum += std::exp(logits[row * classes + c]);
     out.loss += weight * (std::log(sum) - logits[row * classes + target]);
     for (std::size_t c = 0; c < classes; ++c)
-      out.gradient[row * classes + c] =
-          weight * (std::exp(logits[row * classes + c]) / sum - (c == target ? 1 : 0));
+      out.gradient[row * classes + c] = weight * (std::exp(logits[row * classes + c]) / sum - (c == target ? 1 : 0));
   }
   return out;
 }

@@ -86,7 +86,8 @@ TEST_CASE("scale by a scalar from memory") {
     REQUIRE_CLOSE(x, map(before, [&](std::size_t i) { return double{0.3f} * before[i]; }), tolerance(dtype));
   }
   const OwnedTensor x(DType::f32, {3}), factor(DType::f64, {1});
-  REQUIRE_THROWS_WITH(run(ScaleByScalar{.x = x, .factor = factor}), Catch::Contains("factor must be one number of f32"));
+  REQUIRE_THROWS_WITH(run(ScaleByScalar{.x = x, .factor = factor}),
+                      Catch::Contains("factor must be one number of f32"));
 }
 
 TEST_CASE("a bias and its gradient agree with loops in double") {
@@ -94,7 +95,8 @@ TEST_CASE("a bias and its gradient agree with loops in double") {
   for (const DType dtype : kComputed)
     for (const Shape& shape : awkward_shapes()) {
       const std::int64_t rows = shape.rows(), width = shape.width();
-      const OwnedTensor x = randn(shape, 6, dtype), bias = randn({width}, 7, wide_of(dtype)), y = unwritten(dtype, shape);
+      const OwnedTensor x = randn(shape, 6, dtype), bias = randn({width}, 7, wide_of(dtype)),
+                        y = unwritten(dtype, shape);
       const auto xs = values_of(x), biases = values_of(bias);
       run(AddBias{.y = y, .x = x, .bias = bias});
       REQUIRE_CLOSE(y, map(xs, [&](std::size_t i) { return xs[i] + biases[i % biases.size()]; }), tolerance(dtype));
@@ -117,6 +119,5 @@ TEST_CASE("instructions name the operand that does not fit") {
   REQUIRE_THROWS_WITH(run(Add{.y = a, .a = a, .b = b}),
                       "add: y, a, b must have one shape and dtype, found y f32 [2, 3], a f32 [2, 3], b f32 [3, 2]");
   REQUIRE_THROWS_WITH(run(Add{.y = a, .a = a, .b = {}}), Catch::Contains("b nothing"));
-  REQUIRE_THROWS_WITH(run(AddBias{.y = a, .x = a, .bias = bias}),
-                      "add_bias: bias must be f32 [3], found bf16 [3]");
+  REQUIRE_THROWS_WITH(run(AddBias{.y = a, .x = a, .bias = bias}), "add_bias: bias must be f32 [3], found bf16 [3]");
 }

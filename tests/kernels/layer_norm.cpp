@@ -57,8 +57,7 @@ TEST_CASE("layer_norm and its backward agree with loops in double") {
       const std::int64_t rows = shape.rows(), width = shape.width();
       const OwnedTensor x = randn(shape, 1, dtype, 2), weight = randn({width}, 2, wide), bias = randn({width}, 3, wide);
       const OwnedTensor dy = randn(shape, 4, dtype);
-      const Expected expected =
-          layer_norm(shape, values_of(x), values_of(weight), values_of(bias), values_of(dy));
+      const Expected expected = layer_norm(shape, values_of(x), values_of(weight), values_of(bias), values_of(dy));
       const double bound = 16 * tolerance(dtype, width), wide_bound = 16 * tolerance(wide, rows + width);
 
       const OwnedTensor y = unwritten(dtype, shape), again = unwritten(dtype, shape);
@@ -70,7 +69,8 @@ TEST_CASE("layer_norm and its backward agree with loops in double") {
       run(LayerNorm{.y = again, .mean = {}, .rstd = {}, .x = x, .weight = weight, .bias = bias, .eps = kEps});
       REQUIRE(same_bits(y, again));
 
-      const OwnedTensor dx = unwritten(dtype, shape), dweight = unwritten(wide, {width}), dbias = unwritten(wide, {width});
+      const OwnedTensor dx = unwritten(dtype, shape), dweight = unwritten(wide, {width}),
+                        dbias = unwritten(wide, {width});
       LayerNormBackward backward{
           .dx = dx, .dweight = dweight, .dbias = dbias, .dy = dy, .x = x, .mean = mean, .rstd = rstd, .weight = weight};
       run(backward);

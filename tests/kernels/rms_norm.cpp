@@ -89,7 +89,8 @@ TEST_CASE("add_rms_norm is an addition, rounded, and then the norm, bit for bit"
       const DType wide = wide_of(dtype);
       const OwnedTensor x = randn(shape, 1, dtype), residual = randn(shape, 2, dtype);
       const OwnedTensor weight = randn({shape.width()}, 3, wide);
-      const OwnedTensor sum = unwritten(dtype, shape), y = unwritten(dtype, shape), rstd = unwritten(wide, {shape.rows()});
+      const OwnedTensor sum = unwritten(dtype, shape), y = unwritten(dtype, shape),
+                        rstd = unwritten(wide, {shape.rows()});
       run(AddRmsNorm{.sum = sum, .y = y, .rstd = rstd, .x = x, .residual = residual, .weight = weight, .eps = kEps});
       const auto a = values_of(x), b = values_of(residual);
       REQUIRE_CLOSE(sum, ::sum(a, b), tolerance(dtype));
