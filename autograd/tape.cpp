@@ -54,7 +54,8 @@ View Gradients::take(const Tensor& output) {
 void Gradients::give(const Tensor& input, const View& gradient) {
   if (!input.needs_gradient()) return;
   Tape::Slot& slot = tape_.slots_[static_cast<std::size_t>(input.id)];
-  if (slot.gradient.data == gradient.data) return;  // empty_in_gradient: it is there already
+  // empty_in_gradient: it is there already. (An op that reads one input twice gives one block twice, and means both.)
+  if (slot.gradient.data == gradient.data && gradient.data == input.data) return;
   if (slot.gradient) {
     tape_.add_into(input.id, gradient);
   } else {

@@ -66,7 +66,7 @@ Sample TextBatches::sample(std::int64_t row, std::int64_t epoch) const try {
   if (stage_ == Stage::pretrain) return assembler_.pretrain(parse_pretrain(line));
   const Conversation conversation = parse_conversation(line);
   Philox random(seed_, RandomStream::augmentation, static_cast<std::uint64_t>(epoch * dataset_->size() + row));
-  return assembler_.sft(conversation, draw_decisions(random, conversation));
+  return assembler_.sft(conversation, draw_decisions(random));
 } catch (const BadSample& error) {
   throw std::runtime_error(dataset_->place(row) + ": the file has changed while it was in use: " + error.what());
 }

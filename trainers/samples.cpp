@@ -59,7 +59,9 @@ Json list_in_text(const Json& message, const char* key) {
 
 bool is_empty(const Json& value) { return value.is_null() || (value.is_string() ? value == "" : value.empty()); }
 
-bool begins_system(const Json& messages) { return member(messages.front(), "role") == "system"; }
+bool takes_system_prompt(const Conversation& conversation) {
+  return !conversation.mentions_tools && member(conversation.messages.front(), "role") != "system";
+}
 
 bool starts_at(const std::vector<std::int64_t>& ids, std::size_t at, const std::vector<std::int32_t>& part) {
   return at + part.size() <= ids.size() &&
@@ -79,6 +81,7 @@ std::string parse_pretrain(std::string_view line) {
   const Json object = parse_object(line);
   const Json& text = member(object, "text");
   if (text.is_null()) throw BadSample("missing field", "text is missing");
+  if (text.is_number()) return dump_python_json(text);
   if (!text.is_string()) throw BadSample("wrong type", "text: expected a text, found " + describe_json(text));
   return text.get<std::string>();
 }
@@ -127,10 +130,9 @@ const std::vector<std::string>& system_prompts() {
   return prompts;
 }
 
-SftDecisions draw_decisions(Philox& random, const Conversation& conversation) {
+SftDecisions draw_decisions(Philox& random) {
   SftDecisions decisions;
-  if (!conversation.mentions_tools && !begins_system(conversation.messages) && random.uniform() < 0.2)
-    decisions.system = static_cast<int>(random.below(system_prompts().size()));
+  if (random.uniform() < 0.2) decisions.system = static_cast<int>(random.below(system_prompts().size()));
   decisions.remove_think = random.uniform() > 0.2;
   return decisions;
 }
@@ -168,7 +170,7 @@ Sample SampleAssembler::pretrain(std::string_view text) const {
 
 Sample SampleAssembler::sft(const Conversation& conversation, const SftDecisions& decisions) const {
   Json messages = conversation.messages;
-  if (decisions.system >= 0)
+  if (decisions.system >= 0 && takes_system_prompt(conversation))
     messages.insert(
         messages.begin(),
         Json{{"role", "system"}, {"content", system_prompts().at(static_cast<std::size_t>(decisions.system))}});

@@ -26,7 +26,7 @@ class BadSample : public std::runtime_error {
   const char* kind_;
 };
 
-// {"text": "..."} -> the text. Throws BadSample.
+// {"text": "..."} -> the text; a number counts as its digits. Throws BadSample.
 std::string parse_pretrain(std::string_view line);
 
 // {"conversations": [{"role", "content", "reasoning_content", "tools", "tool_calls"}, ...]}, all texts or absent;
@@ -39,15 +39,15 @@ struct Conversation {
 Conversation parse_conversation(std::string_view line);  // throws BadSample
 
 struct SftDecisions {
-  int system = -1;            // which of system_prompts() to put in front, -1: none
+  int system = -1;            // which of system_prompts() to put in front, -1: none; only where one is allowed
   bool remove_think = false;  // remove all empty think blocks
 };
 
 const std::vector<std::string>& system_prompts();
 
-// One fifth of the conversations without system message and tools get a system prompt; four fifths of all lose their
-// empty think blocks, as speech has none.
-SftDecisions draw_decisions(Philox& random, const Conversation& conversation);
+// One fifth of the conversations get a system prompt (if they have neither a system message at the front nor tools);
+// four fifths lose their empty think blocks, as most speech has none.
+SftDecisions draw_decisions(Philox& random);
 
 // ids and labels have max_seq_len entries; ids are padded with the tokenizer's pad token. labels[i] is ids[i] where
 // that token is to be learnt, else -100; they are aligned with ids (the model shifts them).

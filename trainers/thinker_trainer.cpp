@@ -229,7 +229,7 @@ int train_thinker(const Recipe& recipe, const TrainOptions& options, std::ostrea
   identity["data"] = inputs.source->fingerprint();
   if (checkpoint) check_identity(*checkpoint, identity);
 
-  const MachineLimits limits = measure_machine(device);
+  const MachineLimits limits = options.limits ? *options.limits : measure_machine(device);
   print_plan(out, make_plan(inputs.config, recipe, *inputs.source, schedule_of(recipe, *inputs.source), limits),
              recipe);
   if (options.plan) return 0;

@@ -2,16 +2,19 @@
 // Trains the Thinker on text.
 
 #include <iosfwd>
+#include <optional>
 
+#include "engine/profiler.h"
 #include "trainers/recipe.h"
 
 namespace omni {
 
 struct TrainOptions {
-  bool plan = false;      // print what the run will cost and return
-  bool resume = false;    // continue from the last checkpoint in the output folder
-  bool profile = false;   // print the time of every instruction at the end
-  bool terminal = false;  // `out` is a terminal: progress is one line that changes
+  bool plan = false;                    // print what the run will cost and return
+  bool resume = false;                  // continue from the last checkpoint in the output folder
+  bool profile = false;                 // print the time of every instruction at the end
+  bool terminal = false;                // `out` is a terminal: progress is one line that changes
+  std::optional<MachineLimits> limits;  // of the device, if known; else they are measured
 };
 
 // Runs a recipe to its end: checkpoints in OUTPUT/checkpoint, a line per step in OUTPUT/metrics.jsonl, and at last the

@@ -23,7 +23,7 @@ struct Gelu {
 // dx = dy * gelu'(x)
 struct GeluBackward {
   static constexpr const char* name = "gelu_backward";
-  View dx;  // may be absent: nothing to do
+  View dx = {};  // may be absent: nothing to do
   ConstView dy, x;
   Gelu::Kind kind = Gelu::Kind::erf;
 
@@ -44,7 +44,7 @@ struct Silu {
 // dx = dy * s * (1 + x * (1 - s)) with s = sigmoid(x)
 struct SiluBackward {
   static constexpr const char* name = "silu_backward";
-  View dx;  // may be absent: nothing to do
+  View dx = {};  // may be absent: nothing to do
   ConstView dy, x;
 
   void check(Check& that) const;

@@ -14,9 +14,9 @@ namespace omni {
 struct AdamW {
   static constexpr const char* name = "adamw";
   View parameter, moment1, moment2;
-  View copy;  // what ops read in a bf16 model; may be absent
+  View copy = {};  // what ops read in a bf16 model; may be absent
   ConstView gradient;
-  ConstView gradient_scale;  // [1] f32, the clip factor of GradientNorm; may be absent: 1
+  ConstView gradient_scale = {};  // [1] f32, the clip factor of GradientNorm; may be absent: 1
   double learning_rate = 0, beta1 = 0.9, beta2 = 0.999, eps = 1e-8, weight_decay = 0.01;
   std::int64_t step = 1;  // this one, counted from 1
 

@@ -69,7 +69,7 @@ struct AddBias {
 // The gradient of a bias: dbias = sum of dy over its rows.   dbias [width] as bias, dy [rows, width]
 struct BiasBackward {
   static constexpr const char* name = "bias_backward";
-  View dbias;  // may be absent: nothing to do
+  View dbias = {};  // may be absent: nothing to do
   ConstView dy;
   bool accumulate = false;
 

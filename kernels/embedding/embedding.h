@@ -20,7 +20,7 @@ struct Embedding {
 //   dtable [vocab, width] in f32 (f64 beside f64);  dy [rows, width];  ids as above
 struct EmbeddingBackward {
   static constexpr const char* name = "embedding_backward";
-  View dtable;  // may be absent: nothing to do
+  View dtable = {};  // may be absent: nothing to do
   ConstView dy, ids;
   bool accumulate = false;
 

@@ -10,7 +10,7 @@ namespace omni {
 struct LayerNorm {
   static constexpr const char* name = "layer_norm";
   View y;
-  View mean, rstd;  // for the backward pass; may be absent
+  View mean = {}, rstd = {};  // for the backward pass; may be absent
   ConstView x, weight, bias;
   float eps = 1e-5f;
 
@@ -27,8 +27,8 @@ struct LayerNorm {
 //   dbias   = sum over rows of dy
 struct LayerNormBackward {
   static constexpr const char* name = "layer_norm_backward";
-  View dx;              // [rows, width]; may be absent
-  View dweight, dbias;  // [width]; may be absent
+  View dx = {};                   // [rows, width]; may be absent
+  View dweight = {}, dbias = {};  // [width]; may be absent
   ConstView dy, x, mean, rstd, weight;
   bool accumulate_dweight = false, accumulate_dbias = false;  // += instead of =
 

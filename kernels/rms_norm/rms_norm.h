@@ -36,8 +36,8 @@ struct AddRmsNorm {
 //   dweight = sum over rows of dy * h
 struct RmsNormBackward {
   static constexpr const char* name = "rms_norm_backward";
-  View dx;       // [rows, width]; may be absent
-  View dweight;  // [width]; may be absent
+  View dx = {};       // [rows, width]; may be absent
+  View dweight = {};  // [width]; may be absent
   ConstView dy, x, rstd, weight;
   bool accumulate_dx = false;  // dx += instead of =: the gradient that reaches x past the norm is there already
   bool accumulate = false;     // dweight += instead of =

@@ -20,7 +20,7 @@ struct SwiGlu {
 //   dup   = dy * gate * s
 struct SwiGluBackward {
   static constexpr const char* name = "swiglu_backward";
-  View dgate_up;  // packed as gate_up; may be absent, may be gate_up itself
+  View dgate_up = {};  // packed as gate_up; may be absent, may be gate_up itself
   ConstView dy, gate_up;
 
   void check(Check& that) const;

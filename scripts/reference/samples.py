@@ -24,7 +24,7 @@ def padded(ids: list[int], length: int, filler: int) -> list[int]:
     return ids[:length] + [filler] * (length - len(ids))
 
 
-def pretrain_sample(tokenizer: ChatTokenizer, text: str | int, length: int) -> tuple[list[int], list[int]]:
+def pretrain_sample(tokenizer: ChatTokenizer, text: str | float, length: int) -> tuple[list[int], list[int]]:
     ids = padded([TURN_START, *tokenizer.encode(str(text))[: length - 2], TURN_END], length, PAD)
     return ids, [IGNORED if token == PAD else token for token in ids]
 
@@ -61,8 +61,10 @@ def assistant_labels(ids: list[int], start: list[int], end: list[int]) -> list[i
 def sft_sample(
     tokenizer: ChatTokenizer, messages: list[dict], length: int, system: int, remove_think: bool
 ) -> tuple[list[int], list[int]]:
-    """`system` is the index of the system prompt to put in front (-1: none); `remove_think` deletes empty think blocks."""
-    if system >= 0:
+    """`system` is the index of the system prompt to put in front (-1: none), which conversations that open with a system
+    message or use tools do not take; `remove_think` deletes empty think blocks."""
+    takes_prompt = messages[0]["role"] != "system" and not any(message.get("tools") for message in messages)
+    if system >= 0 and takes_prompt:
         messages = [{"role": "system", "content": SYSTEM_PROMPTS[system]}, *messages]
     messages, tools = parsed_messages(messages)
     text = tokenizer.render(messages, tools)

@@ -1,5 +1,7 @@
 #include "kernels/activation/activation.h"
 
+#include <algorithm>
+#include <cmath>
 #include <limits>
 #include <numbers>
 

@@ -1,5 +1,7 @@
 #include "kernels/adamw/adamw.h"
 
+#include <cmath>
+
 #include "tests/support/numbers.h"
 
 using namespace omni;
@@ -53,9 +55,9 @@ TEST_CASE("adamw without copy and scale; a zero gradient decays, NaN shows") {
   const AdamW op{.parameter = p,
                  .moment1 = m,
                  .moment2 = v,
-                 .copy = {},
+
                  .gradient = g,
-                 .gradient_scale = {},
+
                  .learning_rate = 1e-2};
   run(op);
   REQUIRE_CLOSE(p, expected, tolerance(DType::f32));

@@ -1,5 +1,7 @@
 #include "kernels/elementwise/elementwise.h"
 
+#include <algorithm>
+#include <cmath>
 #include <limits>
 
 #include "tests/support/numbers.h"

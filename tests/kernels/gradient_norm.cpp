@@ -1,5 +1,9 @@
 #include "kernels/gradient_norm/gradient_norm.h"
 
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
 #include "tests/support/numbers.h"
 
 using namespace omni;

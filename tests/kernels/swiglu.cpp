@@ -1,5 +1,8 @@
 #include "kernels/swiglu/swiglu.h"
 
+#include <algorithm>
+#include <cmath>
+
 #include "tests/support/numbers.h"
 
 using namespace omni;

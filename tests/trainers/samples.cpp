@@ -55,25 +55,30 @@ TEST_CASE("the labels of an sft sample are all that the assistant says") {
   CHECK(learnt(cut) == "one<|im_end|>\ntw");
 }
 
-TEST_CASE("the random decisions have the original's frequencies and conditions") {
+TEST_CASE("a system prompt is put in front only of conversations without system message and tools") {
+  const SampleAssembler assembler(tokenizer(), 400);
+  for (const char* line :
+       {R"({"conversations": [{"role": "system", "content": "q"}, {"role": "user", "content": "q"}]})",
+        R"({"conversations": [{"role": "user", "content": "q", "tools": "[{\"a\": 1}]"}]})"}) {
+    const Conversation chat = parse_conversation(line);
+    CHECK(assembler.sft(chat, {3, true}).ids == assembler.sft(chat, {-1, true}).ids);
+  }
   const Conversation plain = parse_conversation(R"({"conversations": [{"role": "user", "content": "q"}]})");
-  const Conversation system = parse_conversation(R"({"conversations": [{"role": "system", "content": "q"}]})");
-  const Conversation tools =
-      parse_conversation(R"({"conversations": [{"role": "user", "content": "q", "tools": "[{\"a\": 1}]"}]})");
+  CHECK(assembler.sft(plain, {3, true}).ids != assembler.sft(plain, {-1, true}).ids);
+}
+
+TEST_CASE("the random decisions have the original's frequencies") {
   constexpr int kDraws = 20000;
   int inserted = 0, removed = 0;
   std::array<int, 10> which{};
   for (std::uint64_t i = 0; i < kDraws; ++i) {
     Philox random(7, RandomStream::augmentation, i), same(7, RandomStream::augmentation, i);
-    const SftDecisions decisions = draw_decisions(random, plain);
-    const SftDecisions again = draw_decisions(same, plain);
+    const SftDecisions decisions = draw_decisions(random), again = draw_decisions(same);
     REQUIRE(decisions.system == again.system);
     REQUIRE(decisions.remove_think == again.remove_think);
     inserted += decisions.system >= 0;
     removed += decisions.remove_think;
     if (decisions.system >= 0) ++which.at(static_cast<std::size_t>(decisions.system));
-    REQUIRE(draw_decisions(random, system).system == -1);
-    REQUIRE(draw_decisions(random, tools).system == -1);
   }
   // Five standard deviations of a binomial count.
   CHECK(std::abs(inserted - kDraws / 5) < 5 * std::sqrt(kDraws * 0.16));
@@ -92,7 +97,8 @@ TEST_CASE("lines that are no samples are told apart") {
   };
   CHECK(kind(parse_pretrain, R"({"text": ""})") == "");
   CHECK(kind(parse_pretrain, R"({"text": null})") == "missing field");
-  CHECK(kind(parse_pretrain, R"({"text": 1})") == "wrong type");
+  CHECK(kind(parse_pretrain, R"({"text": [1]})") == "wrong type");
+  CHECK(parse_pretrain(R"({"text": 12.5})") == "12.5");
   CHECK(kind(parse_pretrain, R"(["text"])") == "not a JSON object");
   CHECK(kind(parse_pretrain, "{\"text\": \"a") == "not valid JSON");
   CHECK(kind(parse_pretrain, "{\"text\": \"\xff\"}") == "not valid UTF-8");

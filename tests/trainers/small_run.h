@@ -75,7 +75,29 @@ inline std::string sft_lines(int count) {
   return out;
 }
 
-// A folder with tokenizer/, pretrain.jsonl and sft.jsonl, and a recipe that trains on it into `output`.
+// A recipe that trains on what SmallRun puts into `folder`.
+inline Recipe small_recipe(const std::filesystem::path& folder, const std::string& output,
+                           const std::vector<std::string>& overrides = {}) {
+  const std::string path = folder.string();
+  const std::string yaml =
+      "stage: pretrain\n"
+      "config: {hidden_size: 32, num_hidden_layers: 2, num_attention_heads: 2, num_key_value_heads: 1, vocab_size: "
+      "320,\n"
+      "         intermediate_size: 48, max_position_embeddings: 128}\n"
+      "tokenizer: " +
+      path +
+      "/tokenizer\n"
+      "data: " +
+      path +
+      "/pretrain.jsonl\n"
+      "output: " +
+      path + "/" + output +
+      "\n"
+      "steps: 12\nbatch_size: 4\nmax_seq_len: 48\nsave_interval: 4\nworkers: 2\nthreads: 1\n";
+  return parse_recipe(yaml, "small.yaml", overrides);
+}
+
+// A folder with tokenizer/, pretrain.jsonl and sft.jsonl.
 class SmallRun {
  public:
   SmallRun() {
@@ -83,25 +105,8 @@ class SmallRun {
     write_text_file(folder / "pretrain.jsonl", pretrain_lines(23));
     write_text_file(folder / "sft.jsonl", sft_lines(23));
   }
-
   Recipe recipe(const std::string& output, const std::vector<std::string>& overrides = {}) const {
-    const std::string path = folder.path().string();
-    const std::string yaml =
-        "stage: pretrain\n"
-        "config: {hidden_size: 32, num_hidden_layers: 2, num_attention_heads: 2, num_key_value_heads: 1, vocab_size: "
-        "320,\n"
-        "         intermediate_size: 48, max_position_embeddings: 128}\n"
-        "tokenizer: " +
-        path +
-        "/tokenizer\n"
-        "data: " +
-        path +
-        "/pretrain.jsonl\n"
-        "output: " +
-        path + "/" + output +
-        "\n"
-        "steps: 12\nbatch_size: 4\nmax_seq_len: 48\nsave_interval: 4\nworkers: 2\nthreads: 2\n";
-    return parse_recipe(yaml, "small.yaml", overrides);
+    return small_recipe(folder.path(), output, overrides);
   }
 
   TemporaryFolder folder;
