@@ -54,10 +54,10 @@ View Gradients::take(const Tensor& output) {
 void Gradients::give(const Tensor& input, const View& gradient) {
   if (!input.needs_gradient()) return;
   Tape::Slot& slot = tape_.slots_[static_cast<std::size_t>(input.id)];
-  // empty_in_gradient: it is there already. (An op that reads one input twice gives one block twice, and means both.)
-  if (slot.gradient.data == gradient.data && gradient.data == input.data) return;
   if (slot.gradient) {
     tape_.add_into(input.id, gradient);
+  } else if (slot.value && slot.value.data == gradient.data) {
+    std::swap(slot.gradient, slot.value);
   } else {
     slot.gradient = gradient;
     tape_.retain(gradient);
@@ -90,7 +90,7 @@ Tensor Tape::output_in(const Tensor& old) {
 Tensor Tape::empty_in_gradient(DType dtype, const Shape& shape) {
   if (!recording_) return constant(dtype, shape);
   const View memory = pool_view(dtype, shape);
-  slots_.push_back({memory});
+  slots_.push_back({.gradient = {}, .value = memory});
   return Tensor(memory, static_cast<std::int32_t>(slots_.size()) - 1);
 }
 
@@ -99,7 +99,7 @@ Tensor Tape::constant(DType dtype, const Shape& shape) {
 }
 
 Tensor Tape::leaf(const View& view) {
-  slots_.push_back({{}, true});
+  slots_.emplace_back();
   first_output_ = static_cast<std::int32_t>(slots_.size());
   return Tensor(view, first_output_ - 1);
 }
@@ -141,6 +141,13 @@ void Tape::release(const View& gradient) {
   pool_.give_back(gradient.data);
 }
 
+void Tape::release_all(Slot& slot) {
+  for (View* view : {&slot.gradient, &slot.value}) {
+    if (*view) release(*view);
+    *view = {};
+  }
+}
+
 void Tape::add_into(std::int32_t id, const View& gradient) {
   Slot& slot = slots_[static_cast<std::size_t>(id)];
   View sum = slot.gradient;
@@ -169,8 +176,7 @@ void Tape::finish(const Node& node) {
   scratch_.clear();
   for (std::int32_t id = node.first_output; id < node.end_output; ++id) {
     Slot& slot = slots_[static_cast<std::size_t>(id)];
-    if (slot.gradient) release(slot.gradient);
-    slot.gradient = {};
+    release_all(slot);
   }
 }
 
@@ -194,8 +200,13 @@ void Tape::backward(const Tensor& loss, double scale) {
 }
 
 void Tape::reset() {
-  for (const Slot& slot : slots_)
-    if (slot.gradient) release(slot.gradient);
+  for (Slot& slot : slots_) release_all(slot);
+  // What a closure left behind that threw.
+  for (const Addend& addend : addends_) release(addend.gradient);
+  for (const View& view : scratch_) release(view);
+  addends_.clear();
+  scratch_.clear();
+  current_ = nullptr;
   nodes_.clear();
   slots_.clear();
   first_output_ = 0;

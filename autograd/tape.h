@@ -134,7 +134,7 @@ class Tape {
   };
   struct Slot {
     View gradient;
-    bool is_leaf = false;
+    View value;  // empty_in_gradient: the tensor's memory until its consumer gives it as gradient
   };
   struct Addend {
     std::int32_t id;
@@ -144,6 +144,7 @@ class Tape {
   View pool_view(DType dtype, const Shape& shape);
   void retain(const View& gradient);
   void release(const View& gradient);
+  void release_all(Slot& slot);
   void add_into(std::int32_t id, const View& gradient);
   void finish(const Node& node);
 

@@ -56,7 +56,7 @@ config: {hidden_size: 96, num_hidden_layers: 2, num_attention_heads: 4, num_key_
 tokenizer: $here/tokenizer
 data: $here/data.jsonl
 output: unset
-steps: 120
+steps: 240
 batch_size: 8
 accumulation_steps: 3
 max_seq_len: 64
@@ -93,9 +93,9 @@ for ((attempt = 0; done_kills < kills && attempt < 20 * kills; attempt++)); do
   fi
   "$bin/train_thinker" "$here/recipe.yaml" output="$here/parts" --resume >"$here/log" 2>&1 &
   process=$!
-  # From the start of the process to a fifth of an undisturbed run after it.
+  # While it starts, or some time later: up to a quarter of an undisturbed run.
   wait_ms=$((RANDOM * 32768 + RANDOM))
-  wait_ms=$((wait_ms % (whole_ms / 5 + 700)))
+  wait_ms=$((300 + wait_ms % (whole_ms / 4 + 500)))
   sleep "$(printf '%d.%03d' $((wait_ms / 1000)) $((wait_ms % 1000)))"
   if kill -KILL "$process" 2>/dev/null; then
     wait "$process" 2>/dev/null && finished=1 || true
