@@ -15,17 +15,17 @@ BATCH, LENGTH, BATCHES = 2, 17, 3
 SMALLEST_LOGIT_GAP, SMALLEST_ROUTER_GAP = 2e-3, 2e-4
 
 CASES = {
-    "dense": dict(hidden_size=32, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, intermediate_size=56),
+    "dense": dict(hidden_size=32, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, intermediate_size=40),
     "headdim96": dict(
         hidden_size=24, num_hidden_layers=1, num_attention_heads=2, num_key_value_heads=1, head_dim=96, intermediate_size=40
     ),
     "moe": dict(
-        hidden_size=32, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, use_moe=True,
+        hidden_size=24, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, use_moe=True,
         intermediate_size=24, moe_intermediate_size=24,
     ),
     "moe-top2": dict(
         hidden_size=24, num_hidden_layers=2, num_attention_heads=3, num_key_value_heads=3, use_moe=True,
-        num_experts=6, num_experts_per_tok=2, intermediate_size=20, moe_intermediate_size=20,
+        num_experts=6, num_experts_per_tok=2, intermediate_size=12, moe_intermediate_size=12,
     ),
     "yarn": dict(
         hidden_size=32, num_hidden_layers=1, num_attention_heads=2, num_key_value_heads=1, head_dim=16,
@@ -93,7 +93,8 @@ def forward_record(model: Thinker, ids: Tensor, labels: Tensor) -> dict[str, Ten
     cross_entropy, aux = text_loss(logits, labels), torch.as_tensor(model.aux_loss())
     (cross_entropy + aux).backward()
     record = {"input_ids": ids, "labels": labels, **trace, "text_logits": logits}
-    record |= {"loss": cross_entropy + aux, "text_loss": cross_entropy, "aux_loss": aux}
+    losses = {"loss": cross_entropy + aux, "text_loss": cross_entropy, "aux_loss": aux}
+    record |= {name: value.reshape(1) for name, value in losses.items()}
     record |= {f"grad.{name}": weight.grad.clone() for name, weight in model.named_parameters()}
     model.zero_grad()
     return {name: tensor.detach().clone().contiguous() for name, tensor in record.items()}

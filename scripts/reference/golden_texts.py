@@ -85,7 +85,7 @@ def conversation(generator: random.Random) -> list[dict]:
 
 def chat_cases(tokenizer: ChatTokenizer, generator: random.Random) -> list[dict]:
     cases = []
-    for number in range(40):
+    for number in range(32):
         messages = conversation(generator)
         if number % 5 == 1:
             messages.insert(2, {"role": "system", "content": "mid " + phrase(generator)})
@@ -105,8 +105,7 @@ def chat_cases(tokenizer: ChatTokenizer, generator: random.Random) -> list[dict]
 
 def token_cases(tokenizer: ChatTokenizer, generator: random.Random) -> dict:
     texts = ODD_TEXTS + SENTENCES + [random_text(generator) for _ in range(150)]
-    # A lone surrogate is no text; everything else must survive the way to ids and back.
-    encode = [{"text": text, "ids": tokenizer.encode(text)} for text in texts if text.isprintable() or text.encode("utf-8")]
+    encode = [{"text": text, "ids": tokenizer.encode(text)} for text in texts]
     size = tokenizer.tokenizer.get_vocab_size()
     lists = [case["ids"] for case in encode[:80]]
     lists += [generator.choices(range(size), k=generator.randint(1, 12)) for _ in range(80)]
@@ -119,9 +118,9 @@ def token_cases(tokenizer: ChatTokenizer, generator: random.Random) -> dict:
 
 def text_rows(generator: random.Random) -> tuple[list[dict], list[dict], list[dict]]:
     """Pretraining rows, conversations as they stand in a JSONL file (tools and tool calls as JSON text), decisions."""
-    pretrain = [{"text": phrase(generator, 30)} for _ in range(16)] + [{"text": ""}, {"text": "<|im_end|> x"}, {"text": 12.5}]
+    pretrain = [{"text": phrase(generator, 30)} for _ in range(16)] + [{"text": ""}, {"text": "<|im_end|> x"}, {"text": "x<|endoftext|>y"}]
     sft, decisions = [], []
-    for number in range(28):
+    for number in range(22):
         messages = conversation(generator)
         for message in messages:
             if "tool_calls" in message:
@@ -169,8 +168,9 @@ def write_texts(output: Path, vocab_size: int = 500) -> None:
     write_jsonl(folder / "pretrain.jsonl", pretrain)
     write_jsonl(folder / "sft.jsonl", sft)
     write_json(folder / "sft_decisions.json", decisions, indent=None)
-    for name, tensors in zip(("pretrain", "sft"), samples(tokenizer, folder)):
-        save_file(tensors, folder / f"{name}.safetensors")
+    lengths = {"pretrain": PRETRAIN_LENGTH, "sft": SFT_LENGTH}
+    for (name, length), tensors in zip(lengths.items(), samples(tokenizer, folder)):
+        save_file(tensors, folder / f"{name}.safetensors", metadata={"max_seq_len": str(length)})
 
 
 def check_texts(output: Path) -> list[str]:
