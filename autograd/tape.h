@@ -79,6 +79,9 @@ class Tape {
 
   Device& device() { return device_; }
   bool recording() const { return recording_; }
+  // Whether ops save memory by making large activations again in the backward pass (feed_forward).
+  bool recompute() const { return recompute_; }
+  void set_recompute(bool recompute) { recompute_ = recompute; }
 
   // A new activation of undefined content, valid until reset().
   Tensor empty(DType dtype, const Shape& shape);
@@ -149,7 +152,7 @@ class Tape {
   void finish(const Node& node);
 
   Device& device_;
-  bool recording_;
+  bool recording_, recompute_ = false;
   Arena arena_;
   Pool pool_;
   std::vector<Node> nodes_;

@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """The PyTorch figure that our training step and our decoder have to beat: the same model, the same batch, the same cores.
 
-A step is forward, loss, backward, clipping and AdamW. Each run prints one JSON line.
+A step is forward, loss, backward, clipping and AdamW. Each run prints one JSON line. A `cpu_share` well below 1 says that other
+programs were using the cores, so the figure is no good.
 
   bench/pytorch_rival.py --load dense512 --dtype f32
   bench/pytorch_rival.py --load dense512 --dtype bf16 --compile 1
@@ -84,14 +85,17 @@ def time_training(options: argparse.Namespace, model: Thinker) -> dict:
         optimizer.zero_grad(set_to_none=True)
         return loss.item()
 
-    seconds, tokens, loss = [], [], float("nan")
+    seconds, tokens, loss, cpu_before = [], [], float("nan"), 0.0
     for number in range(options.warmup + options.steps):
         ids, labels = batches[number % len(batches)]
+        if number == options.warmup:
+            cpu_before = time.process_time()
         start = time.perf_counter()
         loss = step(ids, labels)
         if number >= options.warmup:
             seconds.append(time.perf_counter() - start)
             tokens.append((ids.numel(), int((ids != 0).sum()) if options.load == "sft" else ids.numel()))
+    cpu_share = (time.process_time() - cpu_before) / sum(seconds) / torch.get_num_threads()
     return {
         "load": options.load,
         "batch": list(batches[0][0].shape),
@@ -101,6 +105,7 @@ def time_training(options: argparse.Namespace, model: Thinker) -> dict:
         "tokens_per_s": round(sum(positions for positions, _ in tokens) / sum(seconds), 1),
         "best_tokens_per_s": round(max(t[0] / s for t, s in zip(tokens, seconds)), 1),
         "real_tokens_per_s": round(sum(real for _, real in tokens) / sum(seconds), 1),
+        "cpu_share": round(cpu_share, 3),
         "loss": round(loss, 4),
     }
 

@@ -26,7 +26,7 @@ struct Options {
   std::string dtype = "f32", sft, tokenizer = "assets/tokenizer";
   std::int64_t max_seq_len = 768;
   std::int64_t batch = 4, time = 512, steps = 5, decode = 0, hidden = 768, layers = 8;
-  bool profile = false, moe = false;
+  bool profile = false, moe = false, recompute = false;
 };
 
 double seconds_of(const std::function<void()>& body) {
@@ -114,6 +114,7 @@ nlohmann::json train(const Options& options, const ThinkerConfig& config, Device
   AdamWOptimizer optimizer(device, model->store);
   const Batches batches = options.sft.empty() ? random_batches(options, config.vocab_size) : sft_batches(options);
   Tape tape(device);
+  tape.set_recompute(options.recompute);
   std::vector<double> seconds;
   std::uint64_t allocations = 0;
   const std::int64_t warm_up = batches.count() + 1;  // every shape once
@@ -177,6 +178,7 @@ int main(int argc, char** argv) {
   app.add_option("--decode", options.decode, "decode this many tokens instead of training")->capture_default_str();
   app.add_option("--hidden", options.hidden, "hidden_size")->capture_default_str();
   app.add_option("--layers", options.layers, "num_hidden_layers")->capture_default_str();
+  app.add_flag("--recompute", options.recompute, "make the largest activations again in the backward pass");
   app.add_flag("--moe", options.moe, "four experts instead of dense feed-forward blocks");
   app.add_flag("--profile", options.profile, "print the table of instructions to standard error");
   CLI11_PARSE(app, argc, argv);

@@ -1,11 +1,11 @@
 #include "models/minimind_block.h"
 
+#include "autograd/ops/feed_forward.h"
 #include "autograd/ops/linear.h"
 #include "autograd/ops/moe.h"
 #include "autograd/ops/norm.h"
 #include "autograd/ops/norm_linear.h"
 #include "autograd/ops/swiglu.h"
-#include "autograd/ops/swiglu_linear.h"
 
 namespace omni {
 namespace {
@@ -81,8 +81,8 @@ MiniMindBlock::Output MiniMindBlock::operator()(Tape& tape, const Residual& inpu
                          : self_attention(tape, qkv, attn.q_norm, attn.k_norm, angles, attn.shape);
   const Tensor attended = linear(tape, o, attn.o_proj);
   if (dense) {
-    const auto [u, gate_up] = norm_linear(tape, x, attended, post_attention_layernorm, eps, dense->gate_up_proj);
-    return {x, {u, swiglu_linear(tape, gate_up, dense->down_proj)}, {}};
+    const auto [u, fed] = feed_forward(tape, x, attended, post_attention_layernorm, eps, dense->gate_up_proj, dense->down_proj);
+    return {x, {u, fed}, {}};
   }
   const auto [u, normed] = add_rms_norm(tape, x, attended, post_attention_layernorm, static_cast<float>(eps));
   const auto [fed, aux_loss] = (*moe)(tape, normed);

@@ -44,17 +44,20 @@ double training_flops(const ThinkerConfig& config, const Batch& batch) {
 }
 
 std::int64_t activation_bytes(const ThinkerConfig& c, DType dtype, std::int64_t rows, std::int64_t length,
-                              std::int64_t labelled) {
+                              std::int64_t labelled, bool recompute) {
   const std::int64_t queries = c.num_attention_heads * c.head_dim, keys = c.num_key_value_heads * c.head_dim;
-  const std::int64_t inner = c.use_moe ? c.num_experts_per_tok * c.moe_intermediate_size : c.intermediate_size;
-  const std::int64_t choices = c.use_moe ? 2 * c.num_experts_per_tok : 0;  // tokens gathered for the experts
-  // Per token and layer: sums and norms of the residual stream and the two branches; q, k, v before and after rotation
-  // and their mix; gate, up and their product.
-  const std::int64_t layer = (6 + choices) * c.hidden_size + 3 * queries + 3 * keys + 3 * inner;
-  const std::int64_t gradients = 3 * c.hidden_size + 2 * (queries + 2 * keys) + 4 * inner;  // alive at the same time
+  const std::int64_t chosen = c.use_moe ? c.num_experts_per_tok : 1;
+  const std::int64_t inner = chosen * (c.use_moe ? c.moe_intermediate_size : c.intermediate_size);
+  // Per token and layer: the two sums of the residual stream; q, k and v before their norm and the mix of v; gate and up.
+  // Experts also keep the norm's result, their sorted rows in and out, and the product of gate and up.
+  const std::int64_t attention = 2 * c.hidden_size + 2 * queries + 2 * keys;
+  const std::int64_t layer = attention + (c.use_moe     ? (2 + 2 * chosen) * c.hidden_size + 3 * inner
+                                          : recompute ? 0
+                                                      : 2 * inner);
+  const std::int64_t gradients = 4 * c.hidden_size + 2 * (queries + 2 * keys) + 3 * inner;  // alive at the same time
   const std::int64_t head = 2 * c.hidden_size + c.vocab_size;                               // per labelled position
   return static_cast<std::int64_t>(size_of(dtype)) *
-         (rows * length * (c.num_hidden_layers * layer + gradients + 3 * c.hidden_size) + labelled * head);
+         (rows * length * (c.num_hidden_layers * layer + gradients) + labelled * head);
 }
 
 std::int64_t available_memory() {
@@ -90,7 +93,7 @@ Plan make_plan(const ThinkerConfig& config, const Recipe& recipe, const BatchSou
   plan.weight_bytes = plan.parameters.all * (recipe.dtype == DType::bf16 ? 6 : 4);
   plan.gradient_bytes = plan.parameters.all * 4;
   plan.moment_bytes = plan.parameters.all * 8;
-  plan.activation_bytes = activation_bytes(config, recipe.dtype, plan.rows, plan.length, most_labelled);
+  plan.activation_bytes = activation_bytes(config, recipe.dtype, plan.rows, plan.length, most_labelled, recipe.recompute);
   plan.available_bytes = available_memory();
   plan.peak_flops_per_s = peak_of(limits, recipe.dtype);
   return plan;

@@ -27,7 +27,7 @@ double training_flops(const ThinkerConfig& config, const Batch& batch);
 // Bytes that the activations of a micro-batch and their gradients take, estimated from the sizes of the model's
 // tensors.
 std::int64_t activation_bytes(const ThinkerConfig& config, DType dtype, std::int64_t rows, std::int64_t length,
-                              std::int64_t labelled);
+                              std::int64_t labelled, bool recompute);
 
 struct Plan {
   ParameterCounts parameters;

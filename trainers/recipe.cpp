@@ -85,6 +85,7 @@ void read_machine(const Settings& settings, Recipe& recipe) {
   recipe.save_interval = settings.integer("save_interval", 1000, 0, kMany);
   recipe.output = settings.text("output", "");
   if (recipe.output.empty()) settings.fail("output", "the key output is needed");
+  recipe.recompute = settings.boolean("recompute", false);
   recipe.overwrite = settings.boolean("overwrite", false);
 }
 
@@ -131,6 +132,7 @@ Recipe parse_recipe(const std::string& yaml, const std::string& name, const std:
                                                 "seed",
                                                 "save_interval",
                                                 "workers",
+                                                "recompute",
                                                 "overwrite"};
   const Settings settings(yaml, name, overrides, keys);
   Recipe recipe;

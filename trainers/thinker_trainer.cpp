@@ -91,6 +91,7 @@ class Trainer {
         done_(checkpoint ? checkpoint->state.step : 0),
         progress_(out, options.terminal, schedule_.steps),
         out_(out) {
+    tape_.set_recompute(recipe.recompute);
     if (checkpoint) restore_optimizer(*checkpoint, *model_, optimizer_);
   }
 

@@ -5,12 +5,12 @@
 
 #include "autograd/gradcheck.h"
 #include "autograd/ops/attention.h"
+#include "autograd/ops/feed_forward.h"
 #include "autograd/ops/gather_rows.h"
 #include "autograd/ops/linear.h"
 #include "autograd/ops/moe.h"
 #include "autograd/ops/norm_linear.h"
 #include "autograd/ops/swiglu.h"
-#include "autograd/ops/swiglu_linear.h"
 #include "models/rope.h"
 #include "tests/support/numbers.h"
 
@@ -52,11 +52,18 @@ TEST_CASE("norm_linear gradient, with and without a branch") {
               {x, branch}, {norm, weight, before}) <= kBound);
 }
 
-TEST_CASE("swiglu_linear gradient") {
-  const OwnedTensor gate_up = randn({3, 10}, 1);
-  OwnedParameter weight = make_parameter({4, 5}, 2);
-  REQUIRE(gradcheck([&](Tape& tape, const std::vector<Tensor>& in) { return swiglu_linear(tape, in[0], weight); }, {gate_up},
-                    {weight}) <= kBound);
+TEST_CASE("feed_forward gradient, keeping and recomputing") {
+  const OwnedTensor x = randn({2, 2, 6}, 1), branch = randn({2, 2, 6}, 2);
+  OwnedParameter norm = make_parameter({6}, 3), gate_up = make_parameter({10, 6}, 4), down = make_parameter({6, 5}, 5);
+  OwnedParameter before = make_parameter({6, 6}, 6);
+  for (const bool recompute : {false, true})
+    REQUIRE(gradcheck(
+                [&](Tape& tape, const std::vector<Tensor>& in) -> GradcheckOutputs {
+                  tape.set_recompute(recompute);
+                  const auto [sum, y] = feed_forward(tape, in[0], linear(tape, in[1], before), norm, 1e-6, gate_up, down);
+                  return {sum, y};
+                },
+                {x, branch}, {norm, gate_up, down, before}) <= kBound);
 }
 
 TEST_CASE("self_attention gradient: groups, windows, bidirectional, lengths") {

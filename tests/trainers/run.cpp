@@ -278,7 +278,7 @@ TEST_CASE("--plan writes nothing, and its numbers are those of the run") {
     tape.backward(text_loss(tape, model->thinker, ids, ids).loss);
     const auto real = static_cast<double>(tape.activation_bytes() + tape.gradient_bytes());
     const auto estimate =
-        static_cast<double>(activation_bytes(config, DType::f32, kRows, kLength, kRows * (kLength - 1)));
+        static_cast<double>(activation_bytes(config, DType::f32, kRows, kLength, kRows * (kLength - 1), false));
     CAPTURE(json, real / (1 << 20), estimate / (1 << 20));
     CHECK(estimate > 0.5 * (real - 2 * (64 << 20)));  // arena and pool reserve chunks of 64 MiB
     CHECK(estimate < 2 * real);
