@@ -88,8 +88,8 @@ class Chat {
       ids.insert(ids.begin(), static_cast<std::int32_t>(model_->config.bos_token_id));
       return ids;
     }
-    return tokenizer_.encode(render_chat(
-        history_, {.tools = {}, .add_generation_prompt = true, .open_thinking = options_.thinking}));
+    return tokenizer_.encode(
+        render_chat(history_, {.tools = {}, .add_generation_prompt = true, .open_thinking = options_.thinking}));
   }
 
   void reply() {
@@ -144,7 +144,8 @@ class Chat {
   }
 
   void retry() {
-    if (history_.empty() || history_.back()["role"] != "assistant") throw std::runtime_error("there is no answer to retry");
+    if (history_.empty() || history_.back()["role"] != "assistant")
+      throw std::runtime_error("there is no answer to retry");
     history_.erase(history_.size() - 1);
     ++options_.generation.seed;
     reply();
@@ -197,7 +198,8 @@ int main(int argc, char** argv) {
       "  chat --model out/pretrain/model --raw --prompt \"A heron is\"");
   Options options;
   SamplingSettings& sampling = options.generation.sampling;
-  app.add_option("--model", options.model, "model directory, or a weight file beside its config.json and tokenizer.json")
+  app.add_option("--model", options.model,
+                 "model directory, or a weight file beside its config.json and tokenizer.json")
       ->required();
   app.add_option("--prompt", options.prompt, "answer this one message and leave");
   app.add_option("--system", options.system, "system message");

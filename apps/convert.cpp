@@ -25,8 +25,8 @@ DType dtype_named(const std::string& name) {
   return name == "f32" ? DType::f32 : name == "bf16" ? DType::bf16 : DType::f16;
 }
 
-// The source's tensors, floating-point ones converted to `dtype`. The head that is tied to the embedding is written twice in
-// a .pth, as the original does, and once in a model directory.
+// The source's tensors, floating-point ones converted to `dtype`. The head that is tied to the embedding is written
+// twice in a .pth, as the original does, and once in a model directory.
 std::vector<NamedView> converted(const WeightSource& source, DType dtype, bool tied, bool to_pth,
                                  std::vector<OwnedTensor>& memory) {
   std::vector<NamedView> out;
@@ -34,8 +34,8 @@ std::vector<NamedView> converted(const WeightSource& source, DType dtype, bool t
   for (const std::string& name : source.names()) {
     if (tie && name == kHead && source.contains(kEmbedding)) continue;
     const ConstView from = source.at(tie && name == kEmbedding && source.contains(kHead) ? std::string(kHead) : name);
-    const bool is_float = from.dtype == DType::f32 || from.dtype == DType::bf16 || from.dtype == DType::f16 ||
-                          from.dtype == DType::f64;
+    const bool is_float =
+        from.dtype == DType::f32 || from.dtype == DType::bf16 || from.dtype == DType::f16 || from.dtype == DType::f64;
     const std::string to_name = tie && name == kHead ? kEmbedding : name;
     if (!is_float || from.dtype == dtype) {
       out.push_back({to_name, from});

@@ -48,9 +48,11 @@ void run(const Options& options) {
 
 int main(int argc, char** argv) {
   CLI::App app(
-      "Runs one forward pass (and, with --grad, one backward pass) of a Thinker on given inputs and writes every named\n"
+      "Runs one forward pass (and, with --grad, one backward pass) of a Thinker on given inputs and writes every "
+      "named\n"
       "tensor: thinker.embed, thinker.layers.N, text_logits, loss, text_loss, aux_loss, grad.<parameter>.\n"
-      "The input file holds input_ids and, for losses, labels: both int64 [batch, time], aligned (the model shifts).\n\n"
+      "The input file holds input_ids and, for losses, labels: both int64 [batch, time], aligned (the model "
+      "shifts).\n\n"
       "Examples:\n"
       "  trace --model out/model --input in.safetensors --output out.safetensors --grad\n"
       "  trace --model out/model --input in.safetensors --list");

@@ -11,7 +11,9 @@ namespace {
 
 constexpr std::int64_t kAlignment = 64;  // numbers; keeps every parameter on a cache line of its own in every dtype
 
-std::int64_t rows_of(const Parameter& parameter) { return parameter.parts.back().first_row + parameter.parts.back().rows; }
+std::int64_t rows_of(const Parameter& parameter) {
+  return parameter.parts.back().first_row + parameter.parts.back().rows;
+}
 bool is_vector(const Parameter& parameter) { return parameter.parts.front().shape.rank() < 2; }
 std::int64_t width_of(const Parameter& parameter) {
   return is_vector(parameter) ? 1 : parameter.parts.front().shape.width();

@@ -1,6 +1,6 @@
 #pragma once
-// Modules are plain structs of Parameter references and sub-modules. A module's constructor declares its parameters under a
-// Scope, which carries the name prefix; the store then gives all of them memory at once:
+// Modules are plain structs of Parameter references and sub-modules. A module's constructor declares its parameters
+// under a Scope, which carries the name prefix; the store then gives all of them memory at once:
 //
 //   struct Mlp {
 //     explicit Mlp(const Scope& scope, ...) : down(scope.matrix("down_proj.weight", hidden, intermediate)) {}
@@ -36,8 +36,8 @@ struct Initializer {
 
 enum class Purpose { training, inference };
 
-// All parameters of a model, in a few contiguous blocks: f32 master values, gradients of the same layout, and for bf16 a copy
-// that ops read. Vectors (norm weights, biases) are always read in f32.
+// All parameters of a model, in a few contiguous blocks: f32 master values, gradients of the same layout, and for bf16
+// a copy that ops read. Vectors (norm weights, biases) are always read in f32.
 class ParameterStore {
  public:
   ParameterStore() = default;
@@ -71,7 +71,7 @@ class ParameterStore {
   // Whole blocks, one-dimensional; padding between parameters is zero everywhere.
   View master() const { return master_.view(); }
   View gradient() const { return gradient_.view(); }
-  View copy() const { return copy_.view(); }  // absent unless training in bf16
+  View copy() const { return copy_.view(); }                 // absent unless training in bf16
   std::int64_t offset_of(const Parameter& parameter) const;  // of its first number in master()
   // Zeroes what no op wrote, so that gradient() is valid as a whole.
   void complete_gradients(Device& device) const;
@@ -100,12 +100,13 @@ class Scope {
   Parameter& vector(std::string_view name, std::int64_t size, const Initializer& initializer) const {
     return store_.declare({{joined(name), 0, size, Shape{size}}}, initializer);
   }
-  Parameter& matrix(std::string_view name, std::int64_t rows, std::int64_t width, const Initializer& initializer) const {
+  Parameter& matrix(std::string_view name, std::int64_t rows, std::int64_t width,
+                    const Initializer& initializer) const {
     return store_.declare({{joined(name), 0, rows, Shape{rows, width}}}, initializer);
   }
   // Several matrices of one width, joined row by row into one parameter.
-  Parameter& joined_matrices(const std::vector<std::pair<std::string, std::int64_t>>& names_and_rows, std::int64_t width,
-                             const Initializer& initializer) const;
+  Parameter& joined_matrices(const std::vector<std::pair<std::string, std::int64_t>>& names_and_rows,
+                             std::int64_t width, const Initializer& initializer) const;
 
  private:
   std::string joined(std::string_view name) const {

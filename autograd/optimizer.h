@@ -7,14 +7,14 @@
 
 namespace omni {
 
-// All trainable parameters form one group: norm weights, biases and embeddings decay like matrices, and a parameter that no
-// op of the step touched has a zero gradient, so it decays too. Frozen parameters are skipped entirely.
+// All trainable parameters form one group: norm weights, biases and embeddings decay like matrices, and a parameter
+// that no op of the step touched has a zero gradient, so it decays too. Frozen parameters are skipped entirely.
 class AdamWOptimizer {
  public:
   AdamWOptimizer(Device& device, ParameterStore& store);
 
-  // One update from the gradients that the store holds, after clipping their global L2 norm to max_norm (0: no clipping).
-  // Returns the norm before clipping. If it is not finite nothing is updated.
+  // One update from the gradients that the store holds, after clipping their global L2 norm to max_norm (0: no
+  // clipping). Returns the norm before clipping. If it is not finite nothing is updated.
   float step(double learning_rate, double max_norm);
 
   // The state, for checkpoints.

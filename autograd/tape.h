@@ -1,9 +1,9 @@
 #pragma once
 // The tape: reverse-mode differentiation and nothing else.
 //
-// An op allocates its outputs, runs its forward instruction, and hands a closure to on_backward() that runs the backward
-// instruction. backward() calls the closures in reverse order. A closure reads the gradients of its op's outputs and writes
-// the gradients of its op's inputs through one object:
+// An op allocates its outputs, runs its forward instruction, and hands a closure to on_backward() that runs the
+// backward instruction. backward() calls the closures in reverse order. A closure reads the gradients of its op's
+// outputs and writes the gradients of its op's inputs through one object:
 //
 //   Tensor swiglu(Tape& tape, const Tensor& gate, const Tensor& up) {
 //     Tensor y = tape.like(gate);
@@ -14,13 +14,14 @@
 //     return y;
 //   }
 //
-// Who adds up: a tensor with several consumers gets its gradient from each of them. The first one to run writes into the
-// tensor's gradient; d[x] gives later ones a scratch block, and the tape adds it when the closure returns. So backward
-// instructions always overwrite. Parameters are the exception: their gradients outlive the step and accumulate over
-// micro-batches, so their instructions take a flag (see ParameterGradient).
+// Who adds up: a tensor with several consumers gets its gradient from each of them. The first one to run writes into
+// the tensor's gradient; d[x] gives later ones a scratch block, and the tape adds it when the closure returns. So
+// backward instructions always overwrite. Parameters are the exception: their gradients outlive the step and accumulate
+// over micro-batches, so their instructions take a flag (see ParameterGradient).
 //
-// Memory: outputs and closures lie in an arena that reset() empties; gradients of activations come from a pool and return to
-// it as soon as their producer's closure has run. A step that repeats the shapes of the one before allocates nothing.
+// Memory: outputs and closures lie in an arena that reset() empties; gradients of activations come from a pool and
+// return to it as soon as their producer's closure has run. A step that repeats the shapes of the one before allocates
+// nothing.
 
 #include <cstdint>
 #include <new>
@@ -39,7 +40,8 @@ struct Tensor : View {
   std::int32_t id = kNoGradient;
 
   Tensor() = default;
-  Tensor(const View& view, std::int32_t number = kNoGradient) : View(view), id(number) {}  // NOLINT: constants are views
+  Tensor(const View& view, std::int32_t number = kNoGradient)
+      : View(view), id(number) {}  // NOLINT: constants are views
   bool needs_gradient() const { return id != kNoGradient; }
 };
 
@@ -55,8 +57,8 @@ class Gradients {
   bool has(const Tensor& output) const;
   // The gradient of an output as memory that may be overwritten; absent if nothing consumed the output.
   View take(const Tensor& output);
-  // Makes `gradient`, which take() or scratch() returned, the gradient of an input, or adds it. One block may serve several
-  // inputs: what is added later is added to a copy.
+  // Makes `gradient`, which take() or scratch() returned, the gradient of an input, or adds it. One block may serve
+  // several inputs: what is added later is added to a copy.
   void give(const Tensor& input, const View& gradient);
   // Memory for the duration of the closure, or until given to an input.
   View scratch(DType dtype, const Shape& shape);
@@ -88,7 +90,8 @@ class Tape {
   Tensor like(const Tensor& tensor) { return empty(tensor.dtype, tensor.shape); }
   // A new activation in the memory of an older one whose value nobody needs any more.
   Tensor output_in(const Tensor& old);
-  // A new activation whose memory becomes its gradient: its consumer overwrites the value by the gradient (cross_entropy).
+  // A new activation whose memory becomes its gradient: its consumer overwrites the value by the gradient
+  // (cross_entropy).
   Tensor empty_in_gradient(DType dtype, const Shape& shape);
   // A new activation without gradient: statistics that the backward pass needs, indices.
   Tensor constant(DType dtype, const Shape& shape);

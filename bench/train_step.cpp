@@ -1,5 +1,5 @@
-// train_step: seconds per training step, or tokens per second of decoding, of the 0.1B Thinker; one JSON line on standard
-// output. bench/versus_pytorch.py runs it beside the same model in PyTorch.
+// train_step: seconds per training step, or tokens per second of decoding, of the 0.1B Thinker; one JSON line on
+// standard output. bench/versus_pytorch.py runs it beside the same model in PyTorch.
 
 #include <omp.h>
 #include <sys/resource.h>
@@ -49,25 +49,28 @@ nlohmann::json summary(std::vector<double> seconds, double tokens) {
           {"peak_rss_mb", peak_megabytes()}};
 }
 
-// Bytes per second at which all threads together read memory that no cache holds, eight streams each: the limit of decoding.
+// Bytes per second at which all threads together read memory that no cache holds, eight streams each: the limit of
+// decoding.
 double read_rate() {
   constexpr std::int64_t kStreams = 8, kLanes = Lanes<float>::count;
   const OwnedTensor block(DType::f32, {std::int64_t{64} << 20});  // 256 MiB
-  const std::int64_t threads = omp_get_max_threads(), stream = block.view().count() / threads / kStreams / kLanes * kLanes;
+  const std::int64_t threads = omp_get_max_threads(),
+                     stream = block.view().count() / threads / kStreams / kLanes * kLanes;
   std::vector<float> sums(static_cast<std::size_t>(threads));
   double best = 1e30;
   for (int i = 0; i < 5; ++i)
     best = std::min(best, seconds_of([&] {
 #pragma omp parallel
-      {
-        const float* mine = block.as<float>() + omp_get_thread_num() * kStreams * stream;
-        Vector<float> sum[kStreams] = {};
-        for (std::int64_t j = 0; j < stream; j += kLanes)
-          for (std::int64_t s = 0; s < kStreams; ++s) sum[s] += load_vector<float>(mine + s * stream + j);
-        for (std::int64_t s = 1; s < kStreams; ++s) sum[0] += sum[s];
-        sums[static_cast<std::size_t>(omp_get_thread_num())] = sum_lanes<float>(sum[0]);
-      }
-    }));
+                      {
+                        const float* mine = block.as<float>() + omp_get_thread_num() * kStreams * stream;
+                        Vector<float> sum[kStreams] = {};
+                        for (std::int64_t j = 0; j < stream; j += kLanes)
+                          for (std::int64_t s = 0; s < kStreams; ++s)
+                            sum[s] += load_vector<float>(mine + s * stream + j);
+                        for (std::int64_t s = 1; s < kStreams; ++s) sum[0] += sum[s];
+                        sums[static_cast<std::size_t>(omp_get_thread_num())] = sum_lanes<float>(sum[0]);
+                      }
+                    }));
   // The sums are zero; asking keeps the loop from being removed.
   return sums[0] == 0 ? static_cast<double>(threads * kStreams * stream * 4) / best : 0;
 }
@@ -82,7 +85,8 @@ struct Batches {
 };
 
 Batches random_batches(const Options& options, std::int64_t vocabulary) {
-  Batches out{OwnedTensor(DType::i64, {1, options.batch, options.time}), OwnedTensor(DType::i64, {1, options.batch, options.time})};
+  Batches out{OwnedTensor(DType::i64, {1, options.batch, options.time}),
+              OwnedTensor(DType::i64, {1, options.batch, options.time})};
   Philox random(1, RandomStream::test);
   for (std::int64_t i = 0; i < options.batch * options.time; ++i)
     out.ids.as<std::int64_t>()[i] = out.labels.as<std::int64_t>()[i] =
@@ -97,8 +101,8 @@ Batches sft_batches(const Options& options) {
   const SampleAssembler assembler(tokenizer, options.max_seq_len);
   const std::int64_t count = options.steps;
   if (dataset.size() < count * options.batch)
-    throw std::runtime_error(options.sft + ": expected " + std::to_string(count * options.batch) + " conversations, found " +
-                             std::to_string(dataset.size()));
+    throw std::runtime_error(options.sft + ": expected " + std::to_string(count * options.batch) +
+                             " conversations, found " + std::to_string(dataset.size()));
   const Shape shape{count, options.batch, options.max_seq_len};
   Batches out{OwnedTensor(DType::i64, shape), OwnedTensor(DType::i64, shape)};
   for (std::int64_t row = 0; row < count * options.batch; ++row) {
@@ -124,7 +128,8 @@ nlohmann::json train(const Options& options, const ThinkerConfig& config, Device
       if (options.profile) device.profiler().set_mode(Profiler::Mode::totals);
     }
     const double elapsed = seconds_of([&] {
-      const TextLoss loss = text_loss(tape, model->thinker, batches.at(batches.ids, step), batches.at(batches.labels, step));
+      const TextLoss loss =
+          text_loss(tape, model->thinker, batches.at(batches.ids, step), batches.at(batches.labels, step));
       tape.backward(loss.loss);
       optimizer.step(1e-4, 1.0);
       tape.reset();
@@ -158,8 +163,8 @@ nlohmann::json decode(const Options& options, const ThinkerConfig& config, Devic
   nlohmann::json out = summary(seconds, 1);
   out["tokens_per_s"] = static_cast<double>(options.decode) / sum;
   out["read_limit_gb_per_s"] = read_rate() / 1e9;
-  out["weight_gb_per_s"] =
-      static_cast<double>(model->store.bytes_needed(dtype, Purpose::inference)) * static_cast<double>(options.decode) / sum / 1e9;
+  out["weight_gb_per_s"] = static_cast<double>(model->store.bytes_needed(dtype, Purpose::inference)) *
+                           static_cast<double>(options.decode) / sum / 1e9;
   return out;
 }
 
@@ -190,7 +195,8 @@ int main(int argc, char** argv) {
   config.num_hidden_layers = options.layers;
   config.use_moe = options.moe;
   const DType dtype = options.dtype == "bf16" ? DType::bf16 : DType::f32;
-  nlohmann::json out = options.decode > 0 ? decode(options, config, device, dtype) : train(options, config, device, dtype);
+  nlohmann::json out =
+      options.decode > 0 ? decode(options, config, device, dtype) : train(options, config, device, dtype);
   out["dtype"] = options.dtype;
   std::cout << out.dump() << '\n';
   if (options.profile) device.profiler().report(std::cerr, measure_machine(device));

@@ -36,16 +36,19 @@ def best(results, field, lowest=True):
 
 
 def compare_training(name, dtype, ours_flags, rival_flags, options):
-    ours, rivals = [], []
+    ours, lean, rivals = [], [], []
     for _ in range(options.rounds):
-        ours.append(run([OURS, "--dtype", dtype, "--steps", str(options.steps)] + ours_flags))
+        flags = ["--dtype", dtype, "--steps", str(options.steps)] + ours_flags
+        ours.append(run([OURS] + flags))
+        lean.append(run([OURS, "--recompute"] + flags))
         for compiled in ("0", "1"):
             rivals.append(run([sys.executable, RIVAL, "--dtype", dtype, "--compile", compiled,
-                               "--steps", str(options.steps)] + rival_flags))
-    mine, theirs = best(ours, "min_s"), best(rivals, "min_s")
-    memory, their_memory = best(ours, "peak_rss_mb", False), best(rivals, "peak_rss_mb")
-    print(f"{name:24} {dtype:5} ours {mine:7.3f} s  PyTorch {theirs:7.3f} s  speed x{theirs / mine:5.2f}   "
-          f"memory {memory:6.0f} of {their_memory:6.0f} MB = {memory / their_memory:.2f}", flush=True)
+                               "--warmup", "1", "--steps", str(options.steps)] + rival_flags))
+    theirs, their_memory = best(rivals, "min_s"), best(rivals, "peak_rss_mb")
+    for way, results in (("", ours), (", recompute", lean)):
+        mine, memory = best(results, "min_s"), best(results, "peak_rss_mb", False)
+        print(f"{name + way:36} {dtype:5} ours {mine:7.3f} s  PyTorch {theirs:7.3f} s  speed x{theirs / mine:5.2f}   "
+              f"memory {memory:6.0f} of {their_memory:6.0f} MB = {memory / their_memory:.2f}", flush=True)
     if options.profile:
         run([OURS, "--dtype", dtype, "--steps", str(options.steps), "--profile"] + ours_flags, show_errors=True)
 
@@ -54,7 +57,7 @@ def compare_decoding(dtype, options):
     ours = [run([OURS, "--dtype", dtype, "--decode", "128"]) for _ in range(options.rounds)]
     rivals = [run([sys.executable, RIVAL, "--dtype", dtype, "--decode", "128"]) for _ in range(options.rounds)]
     mine, theirs = best(ours, "tokens_per_s", False), best(rivals, "best_tokens_per_s", False)
-    print(f"{'decode, one sequence':24} {dtype:5} ours {mine:7.1f} tokens/s  PyTorch {theirs:7.1f} tokens/s  "
+    print(f"{'decode, one sequence':36} {dtype:5} ours {mine:7.1f} tokens/s  PyTorch {theirs:7.1f} tokens/s  "
           f"speed x{mine / theirs:5.2f}   weights read at {best(ours, 'weight_gb_per_s', False):.1f} GB/s of "
           f"{best(ours, 'read_limit_gb_per_s', False):.1f}", flush=True)
     if options.profile:

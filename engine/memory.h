@@ -11,7 +11,8 @@
 
 namespace omni {
 
-// A block of memory with one owner, 64-byte aligned (2 MiB where large, backed by huge pages where the system has them).
+// A block of memory with one owner, 64-byte aligned (2 MiB where large, backed by huge pages where the system has
+// them).
 class Buffer {
  public:
   Buffer() = default;
@@ -34,8 +35,8 @@ class OwnedTensor {
   OwnedTensor() = default;
   OwnedTensor(DType dtype, const Shape& shape);
   View view() const { return view_; }
-  operator View() const { return view_; }            // NOLINT: used wherever a view is
-  operator ConstView() const { return view_; }       // NOLINT
+  operator View() const { return view_; }       // NOLINT: used wherever a view is
+  operator ConstView() const { return view_; }  // NOLINT
   template <class T>
   T* as() const {
     return view_.as<T>();
@@ -54,8 +55,8 @@ class Arena {
 
   void* take(std::size_t bytes);  // 64-byte aligned, undefined content
   void reset();
-  std::size_t used() const { return used_; }          // since the last reset
-  std::size_t reserved() const;                       // owned by the arena
+  std::size_t used() const { return used_; }                    // since the last reset
+  std::size_t reserved() const;                                 // owned by the arena
   std::uint64_t allocations() const { return chunks_.size(); }  // system allocations so far
 
  private:

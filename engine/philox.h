@@ -1,6 +1,7 @@
 #pragma once
-// Philox-4x32-10, the counter-based generator of Salmon et al., "Parallel random numbers: as easy as 1, 2, 3" (SC 2011).
-// A number depends on its key and its position alone, so a resumed run or another thread count draws the same ones.
+// Philox-4x32-10, the counter-based generator of Salmon et al., "Parallel random numbers: as easy as 1, 2, 3" (SC
+// 2011). A number depends on its key and its position alone, so a resumed run or another thread count draws the same
+// ones.
 
 #include <array>
 #include <cmath>
@@ -28,7 +29,8 @@ constexpr std::array<std::uint32_t, 4> philox4x32(std::array<std::uint32_t, 4> c
 class Philox {
  public:
   Philox(std::uint64_t seed, RandomStream stream, std::uint64_t step = 0)
-      : key_{static_cast<std::uint32_t>(seed), static_cast<std::uint32_t>(seed >> 32) ^ static_cast<std::uint32_t>(stream)},
+      : key_{static_cast<std::uint32_t>(seed),
+             static_cast<std::uint32_t>(seed >> 32) ^ static_cast<std::uint32_t>(stream)},
         step_(step) {}
 
   std::uint32_t next() {  // 32 random bits

@@ -39,11 +39,12 @@ std::vector<Profiler::Entry> Profiler::totals() const {
 void Profiler::report(std::ostream& out, const MachineLimits& limits) const {
   double all = 0;
   for (const auto& [name, entry] : totals_) all += entry.seconds;
-  out << "machine: matmul f32 " << std::fixed << std::setprecision(1) << limits.f32_flops_per_s / 1e9 << " GFLOP/s, bf16 "
-      << limits.bf16_flops_per_s / 1e9 << " GFLOP/s, memory " << limits.bytes_per_s / 1e9 << " GB/s\n";
-  out << std::left << std::setw(28) << "instruction" << std::right << std::setw(8) << "calls" << std::setw(11) << "time ms"
-      << std::setw(8) << "share" << std::setw(11) << "GFLOP/s" << std::setw(9) << "GB/s" << std::setw(10) << "of limit"
-      << '\n';
+  out << "machine: matmul f32 " << std::fixed << std::setprecision(1) << limits.f32_flops_per_s / 1e9
+      << " GFLOP/s, bf16 " << limits.bf16_flops_per_s / 1e9 << " GFLOP/s, memory " << limits.bytes_per_s / 1e9
+      << " GB/s\n";
+  out << std::left << std::setw(28) << "instruction" << std::right << std::setw(8) << "calls" << std::setw(11)
+      << "time ms" << std::setw(8) << "share" << std::setw(11) << "GFLOP/s" << std::setw(9) << "GB/s" << std::setw(10)
+      << "of limit" << '\n';
   for (const Entry& entry : totals()) {
     // An instruction's limit is the sum over its executions: each is bound by arithmetic or by memory on its own.
     double floor = 0;
@@ -53,9 +54,10 @@ void Profiler::report(std::ostream& out, const MachineLimits& limits) const {
     }
     out << std::left << std::setw(28) << entry.instruction << std::right << std::setw(8) << entry.calls << std::setw(11)
         << std::setprecision(2) << entry.seconds * 1e3 << std::setw(7) << std::setprecision(1)
-        << 100 * entry.seconds / all << '%' << std::setw(11) << static_cast<double>(entry.work.flops) / entry.seconds / 1e9
-        << std::setw(9) << static_cast<double>(entry.work.bytes) / entry.seconds / 1e9 << std::setw(9)
-        << 100 * floor / entry.seconds << "%\n";
+        << 100 * entry.seconds / all << '%' << std::setw(11)
+        << static_cast<double>(entry.work.flops) / entry.seconds / 1e9 << std::setw(9)
+        << static_cast<double>(entry.work.bytes) / entry.seconds / 1e9 << std::setw(9) << 100 * floor / entry.seconds
+        << "%\n";
   }
 }
 

@@ -1,5 +1,6 @@
 #pragma once
-// The number formats, and the conversions that every kernel uses: to_float() widens, round_to<T>() rounds to nearest even.
+// The number formats, and the conversions that every kernel uses: to_float() widens, round_to<T>() rounds to nearest
+// even.
 
 #include <bit>
 #include <cstddef>

@@ -1,6 +1,6 @@
 #pragma once
-// What every instruction of the engine is made of. An instruction is a plain struct: its operands as views, its constants,
-// and three members:
+// What every instruction of the engine is made of. An instruction is a plain struct: its operands as views, its
+// constants, and three members:
 //
 //   static constexpr const char* name;
 //   void check(Check& that) const;   // preconditions, in the words of Check; kernels themselves check nothing
@@ -23,16 +23,16 @@
 
 namespace omni {
 
-// Cost of an instruction: bytes that it must read or write at least once, floating-point operations, and the dtype of the
-// units that do them (bf16 only for matrix products of bf16 operands).
+// Cost of an instruction: bytes that it must read or write at least once, floating-point operations, and the dtype of
+// the units that do them (bf16 only for matrix products of bf16 operands).
 struct Work {
   std::int64_t bytes = 0;
   std::int64_t flops = 0;
   DType unit = DType::f32;
 };
 
-// Verifies the operands of one instruction. Throws std::invalid_argument naming instruction and operand. It also collects
-// what it has seen, so that a trace can list the operands of each op.
+// Verifies the operands of one instruction. Throws std::invalid_argument naming instruction and operand. It also
+// collects what it has seen, so that a trace can list the operands of each op.
 class Check {
  public:
   explicit Check(const char* instruction, bool collect = false) : instruction_(instruction), collect_(collect) {}

@@ -49,8 +49,8 @@ inline W sum_lanes(const Vector<W>& value) {
   return lanes[0];
 }
 
-// A matrix in cache that is read one value at a time: element (i, k) is data[i * row + k * column], so a transposed matrix
-// is the same data with the strides exchanged.
+// A matrix in cache that is read one value at a time: element (i, k) is data[i * row + k * column], so a transposed
+// matrix is the same data with the strides exchanged.
 template <class W>
 struct Strided {
   const W* data;
@@ -68,8 +68,7 @@ inline void block(W* c, std::int64_t c_row, const Strided<W>& a, const W* b, std
 #pragma GCC unroll 8
   for (int r = 0; r < R; ++r)
 #pragma GCC unroll 4
-    for (int v = 0; v < V; ++v)
-      sum[r][v] = accumulate ? load_vector<W>(c + r * c_row + v * lanes) : Vector<W>{};
+    for (int v = 0; v < V; ++v) sum[r][v] = accumulate ? load_vector<W>(c + r * c_row + v * lanes) : Vector<W>{};
   for (std::int64_t k = 0; k < depth; ++k) {
     Vector<W> right[V];
 #pragma GCC unroll 4

@@ -17,7 +17,8 @@ class Shape {
   static constexpr int kMaxRank = 4;
 
   Shape() = default;  // a scalar: rank 0, one element
-  Shape(std::initializer_list<std::int64_t> sizes) : Shape(std::span<const std::int64_t>(sizes.begin(), sizes.size())) {}
+  Shape(std::initializer_list<std::int64_t> sizes)
+      : Shape(std::span<const std::int64_t>(sizes.begin(), sizes.size())) {}
   explicit Shape(std::span<const std::int64_t> sizes) : rank_(static_cast<int>(sizes.size())) {
     if (sizes.size() > kMaxRank) throw std::invalid_argument("a shape has at most 4 dimensions");
     for (int i = 0; i < rank_; ++i) sizes_[static_cast<std::size_t>(i)] = sizes[static_cast<std::size_t>(i)];
@@ -71,9 +72,7 @@ struct BasicView {
   std::int64_t count() const { return shape.count(); }
   std::int64_t rows() const { return shape.rows(); }
   std::int64_t width() const { return shape.width(); }
-  std::int64_t bytes() const {
-    return data == nullptr ? 0 : shape.count() * static_cast<std::int64_t>(size_of(dtype));
-  }
+  std::int64_t bytes() const { return data == nullptr ? 0 : shape.count() * static_cast<std::int64_t>(size_of(dtype)); }
 
   // The typed pointer. Null for an absent operand; throws if the view holds another type.
   template <class T>

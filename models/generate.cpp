@@ -19,7 +19,8 @@ TextSequence::TextSequence(Device& device, ThinkerModel& model, std::int64_t cap
   const Shape shape{1, capacity_, config.num_key_value_heads, config.head_dim};
   memory_.reserve(static_cast<std::size_t>(2 * config.num_hidden_layers));
   for (std::int64_t layer = 0; layer < config.num_hidden_layers; ++layer) {
-    const View k = memory_.emplace_back(model.store.dtype(), shape), v = memory_.emplace_back(model.store.dtype(), shape);
+    const View k = memory_.emplace_back(model.store.dtype(), shape),
+               v = memory_.emplace_back(model.store.dtype(), shape);
     caches_.push_back({k, v, starts_, lengths_});
   }
 }
@@ -48,7 +49,8 @@ std::span<float> TextSequence::append(std::int32_t id) {
 }
 
 std::span<float> TextSequence::forward(std::size_t first) {
-  const std::int64_t time = static_cast<std::int64_t>(ids_.size() - first), length = static_cast<std::int64_t>(ids_.size());
+  const std::int64_t time = static_cast<std::int64_t>(ids_.size() - first),
+                     length = static_cast<std::int64_t>(ids_.size());
   *starts_.as<std::int64_t>() = static_cast<std::int64_t>(first);
   *lengths_.as<std::int64_t>() = length;
   tape_.reset();

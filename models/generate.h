@@ -16,9 +16,9 @@ class TextSequence {
   // Room for `capacity` positions. Device and model must outlive the sequence.
   TextSequence(Device& device, ThinkerModel& model, std::int64_t capacity);
 
-  // Makes the model see `ids` instead of what it saw before; a common beginning is not computed again. Returns the logits
-  // [vocab_size] of the token that follows, valid until the next call. Throws std::runtime_error if `ids` is empty, does
-  // not fit or holds an id that the model does not know.
+  // Makes the model see `ids` instead of what it saw before; a common beginning is not computed again. Returns the
+  // logits [vocab_size] of the token that follows, valid until the next call. Throws std::runtime_error if `ids` is
+  // empty, does not fit or holds an id that the model does not know.
   std::span<float> show(std::span<const std::int32_t> ids);
   // Adds one id, as show() does.
   std::span<float> append(std::int32_t id);
@@ -44,8 +44,8 @@ struct GenerationSettings {
   std::uint64_t seed = 0;
 };
 
-// Continues `prompt` until the model's end-of-sequence id, max_new_tokens or the sequence's capacity. Returns the new ids,
-// the end-of-sequence id included. on_token is called with each of them; it returns false to stop.
+// Continues `prompt` until the model's end-of-sequence id, max_new_tokens or the sequence's capacity. Returns the new
+// ids, the end-of-sequence id included. on_token is called with each of them; it returns false to stop.
 std::vector<std::int32_t> generate(TextSequence& sequence, std::span<const std::int32_t> prompt,
                                    const GenerationSettings& settings, std::int32_t eos_id,
                                    const std::function<bool(std::int32_t)>& on_token = {});

@@ -36,8 +36,8 @@ SelfAttention::SelfAttention(const Scope& scope, const ThinkerConfig& config)
 
 DenseFeedForward::DenseFeedForward(const Scope& scope, const ThinkerConfig& config)
     : gate_up_proj(scope.joined_matrices(
-          {{"gate_proj.weight", config.intermediate_size}, {"up_proj.weight", config.intermediate_size}}, config.hidden_size,
-          kMatrix)),
+          {{"gate_proj.weight", config.intermediate_size}, {"up_proj.weight", config.intermediate_size}},
+          config.hidden_size, kMatrix)),
       down_proj(scope.matrix("down_proj.weight", config.hidden_size, config.intermediate_size, kMatrix)) {}
 
 MoeFeedForward::MoeFeedForward(const Scope& scope, const ThinkerConfig& config)
@@ -45,9 +45,9 @@ MoeFeedForward::MoeFeedForward(const Scope& scope, const ThinkerConfig& config)
       normalize(config.norm_topk_prob),
       coefficient(config.router_aux_loss_coef),
       router(scope.matrix("gate.weight", config.num_experts, config.hidden_size, kMatrix)),
-      gate_up_proj(
-          scope.joined_matrices(expert_matrices(config.num_experts, config.moe_intermediate_size, {"gate_proj", "up_proj"}),
-                                config.hidden_size, kMatrix)),
+      gate_up_proj(scope.joined_matrices(
+          expert_matrices(config.num_experts, config.moe_intermediate_size, {"gate_proj", "up_proj"}),
+          config.hidden_size, kMatrix)),
       down_proj(scope.joined_matrices(expert_matrices(config.num_experts, config.hidden_size, {"down_proj"}),
                                       config.moe_intermediate_size, kMatrix)) {}
 
@@ -81,7 +81,8 @@ MiniMindBlock::Output MiniMindBlock::operator()(Tape& tape, const Residual& inpu
                          : self_attention(tape, qkv, attn.q_norm, attn.k_norm, angles, attn.shape);
   const Tensor attended = linear(tape, o, attn.o_proj);
   if (dense) {
-    const auto [u, fed] = feed_forward(tape, x, attended, post_attention_layernorm, eps, dense->gate_up_proj, dense->down_proj);
+    const auto [u, fed] =
+        feed_forward(tape, x, attended, post_attention_layernorm, eps, dense->gate_up_proj, dense->down_proj);
     return {x, {u, fed}, {}};
   }
   const auto [u, normed] = add_rms_norm(tape, x, attended, post_attention_layernorm, static_cast<float>(eps));

@@ -10,8 +10,8 @@
 
 namespace omni {
 
-// The residual stream between two halves of a block: its value is stream + branch. The sum is left to the norm that follows,
-// which computes it on the way. An absent branch adds nothing.
+// The residual stream between two halves of a block: its value is stream + branch. The sum is left to the norm that
+// follows, which computes it on the way. An absent branch adds nothing.
 struct Residual {
   Tensor stream, branch;  // [batch, time, hidden]
 };

@@ -13,7 +13,8 @@ std::int32_t Sampler::next(std::span<float> logits, std::span<const std::int32_t
     logit /= static_cast<float>(settings_.temperature);
   }
   penalize_repetition(logits, sequence);
-  if (settings_.greedy) return static_cast<std::int32_t>(std::max_element(logits.begin(), logits.end()) - logits.begin());
+  if (settings_.greedy)
+    return static_cast<std::int32_t>(std::max_element(logits.begin(), logits.end()) - logits.begin());
   return draw(logits, random);
 }
 
@@ -33,7 +34,9 @@ std::int32_t Sampler::draw(std::span<const float> logits, Philox& random) {
   order_.resize(logits.size());
   std::iota(order_.begin(), order_.end(), 0);
   const auto logit = [&](std::int32_t id) { return logits[static_cast<std::size_t>(id)]; };
-  const auto before = [&](std::int32_t a, std::int32_t b) { return logit(a) != logit(b) ? logit(a) > logit(b) : a < b; };
+  const auto before = [&](std::int32_t a, std::int32_t b) {
+    return logit(a) != logit(b) ? logit(a) > logit(b) : a < b;
+  };
   const std::size_t k = static_cast<std::size_t>(settings_.top_k);
   if (k > 0 && k < order_.size()) {
     std::nth_element(order_.begin(), order_.begin() + static_cast<std::ptrdiff_t>(k - 1), order_.end(), before);
@@ -57,8 +60,9 @@ std::int32_t Sampler::draw(std::span<const float> logits, Philox& random) {
       before_it += probabilities_[i] / sum;
     }
   }
-  double rest = std::accumulate(probabilities_.begin(), probabilities_.begin() + static_cast<std::ptrdiff_t>(kept), 0.0) *
-                random.uniform();
+  double rest =
+      std::accumulate(probabilities_.begin(), probabilities_.begin() + static_cast<std::ptrdiff_t>(kept), 0.0) *
+      random.uniform();
   for (std::size_t i = 0; i + 1 < kept; ++i) {
     rest -= probabilities_[i];
     if (rest < 0) return order_[i];

@@ -9,13 +9,14 @@
 
 namespace omni {
 
-// Applied in this order: temperature, repetition penalty, top-k, top-p. Defaults are those of the original's text generator.
+// Applied in this order: temperature, repetition penalty, top-k, top-p. Defaults are those of the original's text
+// generator.
 struct SamplingSettings {
-  double temperature = 0.85;        // logits are divided by it; > 0
-  double repetition_penalty = 1;    // logits of ids in the sequence: divided if positive, multiplied if not
-  std::int64_t top_k = 50;          // keep the k largest, ties with the last one included; 0 keeps all
-  double top_p = 0.85;              // keep the most probable tokens until their sum exceeds this; >= 1 keeps all
-  bool greedy = false;              // the largest logit, no draw
+  double temperature = 0.85;      // logits are divided by it; > 0
+  double repetition_penalty = 1;  // logits of ids in the sequence: divided if positive, multiplied if not
+  std::int64_t top_k = 50;        // keep the k largest, ties with the last one included; 0 keeps all
+  double top_p = 0.85;            // keep the most probable tokens until their sum exceeds this; >= 1 keeps all
+  bool greedy = false;            // the largest logit, no draw
 };
 
 class Sampler {

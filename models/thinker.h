@@ -14,8 +14,8 @@ namespace omni {
 // Called with the name and value of intermediate results: "thinker.embed", "thinker.layers.N", "text_logits".
 using Observer = std::function<void(const std::string&, const ConstView&)>;
 
-// Names in a checkpoint: model.embed_tokens.weight, model.layers.{i}.*, model.norm.weight, and lm_head.weight where it is
-// not tied to the embedding.
+// Names in a checkpoint: model.embed_tokens.weight, model.layers.{i}.*, model.norm.weight, and lm_head.weight where it
+// is not tied to the embedding.
 class Thinker {
  public:
   Thinker(const Scope& scope, const ThinkerConfig& config);
@@ -24,8 +24,8 @@ class Thinker {
     Tensor hidden;    // [batch, time, hidden], after the final norm
     Tensor aux_loss;  // [1], the sum of the balancing losses; absent without experts
   };
-  // ids i64 [batch, time]. `caches` holds one cache per layer, or none; with caches, ids follow the cached positions and
-  // `positions` is the largest position of the batch plus one.
+  // ids i64 [batch, time]. `caches` holds one cache per layer, or none; with caches, ids follow the cached positions
+  // and `positions` is the largest position of the batch plus one.
   Output operator()(Tape& tape, const ConstView& ids, const std::vector<KeyValueCache>& caches = {},
                     std::int64_t positions = 0, const Observer& observer = {});
 
@@ -37,10 +37,10 @@ class Thinker {
  private:
   ThinkerConfig config_;
   RopeTable rope_;
-  Parameter& embed_tokens_;            // [vocab_size, hidden]
+  Parameter& embed_tokens_;  // [vocab_size, hidden]
   std::deque<MiniMindBlock> layers_;
-  Parameter& norm_;                    // [hidden]
-  Parameter* lm_head_ = nullptr;       // [vocab_size, hidden], null when tied
+  Parameter& norm_;               // [hidden]
+  Parameter* lm_head_ = nullptr;  // [vocab_size, hidden], null when tied
 };
 
 }  // namespace omni

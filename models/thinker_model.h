@@ -15,12 +15,14 @@ class ThinkerModel {
  public:
   // Weights and config.json of a model directory, or of a weight file with a config.json beside it. The checkpoint must
   // hold every parameter in its shape; names of other modules are left alone. Errors name the file and the parameter.
-  static std::unique_ptr<ThinkerModel> load(const std::filesystem::path& path, DType dtype, Purpose purpose, Device& device);
+  static std::unique_ptr<ThinkerModel> load(const std::filesystem::path& path, DType dtype, Purpose purpose,
+                                            Device& device);
   // A model from nothing, for training: initial values from the seed.
-  static std::unique_ptr<ThinkerModel> create(const ThinkerConfig& config, DType dtype, std::uint64_t seed, Device& device);
+  static std::unique_ptr<ThinkerModel> create(const ThinkerConfig& config, DType dtype, std::uint64_t seed,
+                                              Device& device);
 
-  // Writes a model directory: config.json, generation_config.json and model.safetensors in the given dtype. Each file is
-  // replaced atomically, the weights last.
+  // Writes a model directory: config.json, generation_config.json and model.safetensors in the given dtype. Each file
+  // is replaced atomically, the weights last.
   void save(const std::filesystem::path& directory, DType dtype) const;
 
   ThinkerConfig config;
@@ -31,12 +33,13 @@ class ThinkerModel {
   explicit ThinkerModel(const ThinkerConfig& config);
 };
 
-// Copies the tensors of `source` into the parameters of `store`, converted to their dtype. A matrix that the source holds
-// under an old name of a tied pair (lm_head.weight beside model.embed_tokens.weight) is read last, as the original does.
+// Copies the tensors of `source` into the parameters of `store`, converted to their dtype. A matrix that the source
+// holds under an old name of a tied pair (lm_head.weight beside model.embed_tokens.weight) is read last, as the
+// original does.
 void load_parameters(ParameterStore& store, const WeightSource& source, bool tied_head, Device& device);
 
-// The model's parameters under their checkpoint names, converted to `dtype` into `memory`; with `tied_head` the embedding
-// appears a second time as lm_head.weight.
+// The model's parameters under their checkpoint names, converted to `dtype` into `memory`; with `tied_head` the
+// embedding appears a second time as lm_head.weight.
 std::vector<NamedView> checkpoint_tensors(const ParameterStore& store, DType dtype, bool tied_head,
                                           std::vector<OwnedTensor>& memory);
 

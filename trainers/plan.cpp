@@ -48,10 +48,10 @@ std::int64_t activation_bytes(const ThinkerConfig& c, DType dtype, std::int64_t 
   const std::int64_t queries = c.num_attention_heads * c.head_dim, keys = c.num_key_value_heads * c.head_dim;
   const std::int64_t chosen = c.use_moe ? c.num_experts_per_tok : 1;
   const std::int64_t inner = chosen * (c.use_moe ? c.moe_intermediate_size : c.intermediate_size);
-  // Per token and layer: the two sums of the residual stream; q, k and v before their norm and the mix of v; gate and up.
-  // Experts also keep the norm's result, their sorted rows in and out, and the product of gate and up.
+  // Per token and layer: the two sums of the residual stream; q, k and v before their norm and the mix of v; gate and
+  // up. Experts also keep the norm's result, their sorted rows in and out, and the product of gate and up.
   const std::int64_t attention = 2 * c.hidden_size + 2 * queries + 2 * keys;
-  const std::int64_t layer = attention + (c.use_moe     ? (2 + 2 * chosen) * c.hidden_size + 3 * inner
+  const std::int64_t layer = attention + (c.use_moe   ? (2 + 2 * chosen) * c.hidden_size + 3 * inner
                                           : recompute ? 0
                                                       : 2 * inner);
   const std::int64_t gradients = 4 * c.hidden_size + 2 * (queries + 2 * keys) + 3 * inner;  // alive at the same time
@@ -93,7 +93,8 @@ Plan make_plan(const ThinkerConfig& config, const Recipe& recipe, const BatchSou
   plan.weight_bytes = plan.parameters.all * (recipe.dtype == DType::bf16 ? 6 : 4);
   plan.gradient_bytes = plan.parameters.all * 4;
   plan.moment_bytes = plan.parameters.all * 8;
-  plan.activation_bytes = activation_bytes(config, recipe.dtype, plan.rows, plan.length, most_labelled, recipe.recompute);
+  plan.activation_bytes =
+      activation_bytes(config, recipe.dtype, plan.rows, plan.length, most_labelled, recipe.recompute);
   plan.available_bytes = available_memory();
   plan.peak_flops_per_s = peak_of(limits, recipe.dtype);
   return plan;

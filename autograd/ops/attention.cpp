@@ -21,14 +21,17 @@ Tensor self_attention(Tape& tape, const Tensor& qkv, Parameter& q_weight, Parame
   };
   Tensor o = tape.empty(qkv.dtype, q_shape);
   const Tensor lse = tape.constant(wide_of(qkv.dtype), {batch, shape.heads, time});
-  const View q = tape.borrow(qkv.dtype, q_shape), k = tape.borrow(qkv.dtype, kv_shape), v = tape.borrow(qkv.dtype, kv_shape);
+  const View q = tape.borrow(qkv.dtype, q_shape), k = tape.borrow(qkv.dtype, kv_shape),
+             v = tape.borrow(qkv.dtype, kv_shape);
   tape.run(split(q, k, v));
   tape.run(Attention{.o = o, .lse = lse, .q = q, .k = k, .v = v, .mask = mask});
   for (const View& view : {q, k, v}) tape.give_back(view);
 
   tape.on_backward([=, q_weight = &q_weight, k_weight = &k_weight](Gradients& d) {
-    const View q = d.scratch(qkv.dtype, q_shape), k = d.scratch(qkv.dtype, kv_shape), v = d.scratch(qkv.dtype, kv_shape);
-    const View dq = d.scratch(qkv.dtype, q_shape), dk = d.scratch(qkv.dtype, kv_shape), dv = d.scratch(qkv.dtype, kv_shape);
+    const View q = d.scratch(qkv.dtype, q_shape), k = d.scratch(qkv.dtype, kv_shape),
+               v = d.scratch(qkv.dtype, kv_shape);
+    const View dq = d.scratch(qkv.dtype, q_shape), dk = d.scratch(qkv.dtype, kv_shape),
+               dv = d.scratch(qkv.dtype, kv_shape);
     d.run(split(q, k, v));
     d.run(AttentionBackward{
         .dq = dq, .dk = dk, .dv = dv, .do_ = d[o], .o = o, .lse = lse, .q = q, .k = k, .v = v, .mask = mask});
@@ -50,8 +53,8 @@ Tensor self_attention(Tape& tape, const Tensor& qkv, Parameter& q_weight, Parame
   return Tape::reshaped(o, {batch, time, shape.heads * head_dim});
 }
 
-Tensor cached_attention(Tape& tape, const Tensor& qkv, Parameter& q_weight, Parameter& k_weight, const RopeAngles& angles,
-                        const AttentionShape& shape, const KeyValueCache& cache) {
+Tensor cached_attention(Tape& tape, const Tensor& qkv, Parameter& q_weight, Parameter& k_weight,
+                        const RopeAngles& angles, const AttentionShape& shape, const KeyValueCache& cache) {
   const std::int64_t head_dim = q_weight.value.count();
   const Tensor q = tape.empty(qkv.dtype, {qkv.shape[0], qkv.shape[1], shape.heads, head_dim});
   Tensor o = tape.like(q);

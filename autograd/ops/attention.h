@@ -17,9 +17,9 @@ struct AttentionShape {
   double eps;  // of the q and k norms
 };
 
-// o = softmax(q k^T / sqrt(head_dim)) v with q, k, v from qkv [batch, time, (heads + 2 kv_heads) head_dim]: every query and
-// key head is RMS-normalised and rotated to its position, counted from 0. o [batch, time, heads * head_dim].
-// See kernels/qk_norm_rope and kernels/attention. q, k and v are not kept: the backward pass makes them again from qkv.
+// o = softmax(q k^T / sqrt(head_dim)) v with q, k, v from qkv [batch, time, (heads + 2 kv_heads) head_dim]: every query
+// and key head is RMS-normalised and rotated to its position, counted from 0. o [batch, time, heads * head_dim]. See
+// kernels/qk_norm_rope and kernels/attention. q, k and v are not kept: the backward pass makes them again from qkv.
 Tensor self_attention(Tape& tape, const Tensor& qkv, Parameter& q_weight, Parameter& k_weight, const RopeAngles& angles,
                       const AttentionShape& shape, const AttentionMask& mask = {});
 
@@ -30,9 +30,9 @@ struct KeyValueCache {
   ConstView lengths;  // i64 [batch]: positions that will be filled after this step, starts + time
 };
 
-// The same on a cache: rotates to the positions that follow the cached ones, appends keys and values, attends causally to
-// all. No gradient.
-Tensor cached_attention(Tape& tape, const Tensor& qkv, Parameter& q_weight, Parameter& k_weight, const RopeAngles& angles,
-                        const AttentionShape& shape, const KeyValueCache& cache);
+// The same on a cache: rotates to the positions that follow the cached ones, appends keys and values, attends causally
+// to all. No gradient.
+Tensor cached_attention(Tape& tape, const Tensor& qkv, Parameter& q_weight, Parameter& k_weight,
+                        const RopeAngles& angles, const AttentionShape& shape, const KeyValueCache& cache);
 
 }  // namespace omni

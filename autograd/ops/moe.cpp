@@ -42,9 +42,8 @@ Routing moe_route(Tape& tape, const Tensor& logits, std::int64_t top_k, bool nor
 Tensor moe_gather(Tape& tape, const Tensor& x, const Routing& routing) {
   Tensor y = tape.empty(x.dtype, {routing.source.count(), x.width()});
   tape.run(GatherRows{.y = y, .x = x, .source = routing.source});
-  tape.on_backward([=, slot = routing.slot](Gradients& d) {
-    d.run(MoeGatherBackward{.dx = d[x], .dy = d[y], .slot = slot});
-  });
+  tape.on_backward(
+      [=, slot = routing.slot](Gradients& d) { d.run(MoeGatherBackward{.dx = d[x], .dy = d[y], .slot = slot}); });
   return y;
 }
 
@@ -57,7 +56,8 @@ Tensor grouped_linear(Tape& tape, const Tensor& x, Parameter& weight, const Rout
     if (const View dx = d[x])
       d.run(GroupedMatmul{.c = dx, .a = dy, .b = *weight, .offset = offset, .transpose_b = false});
     if (const ParameterGradient dw = d[*weight]; dw.view)
-      d.run(GroupedMatmulWeightGradient{.dw = dw.view, .dy = dy, .x = x, .offset = offset, .accumulate = dw.accumulate});
+      d.run(
+          GroupedMatmulWeightGradient{.dw = dw.view, .dy = dy, .x = x, .offset = offset, .accumulate = dw.accumulate});
   });
   return y;
 }

@@ -6,8 +6,8 @@
 namespace omni {
 
 struct Routing {
-  Tensor weight;    // [rows, top_k], f32 (f64): how much each chosen expert counts
-  Tensor aux_loss;  // [1], f32 (f64): the balancing loss; 0 with coefficient 0
+  Tensor weight;                // [rows, top_k], f32 (f64): how much each chosen expert counts
+  Tensor aux_loss;              // [1], f32 (f64): the balancing loss; 0 with coefficient 0
   Tensor slot, source, offset;  // the sorted order, see kernels/moe/moe.h
 };
 

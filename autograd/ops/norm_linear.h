@@ -11,8 +11,8 @@ struct NormLinear {
 };
 
 // x, branch [..., width], norm_weight [width], weight [out, width], y [..., out]. An absent branch adds nothing.
-// The normalised values are not kept: the backward pass makes them again from the sum. The op that made `branch` must not
-// need its value in its backward pass (a linear layer does not).
+// The normalised values are not kept: the backward pass makes them again from the sum. The op that made `branch` must
+// not need its value in its backward pass (a linear layer does not).
 NormLinear norm_linear(Tape& tape, const Tensor& x, const Tensor& branch, Parameter& norm_weight, double eps,
                        Parameter& weight);
 

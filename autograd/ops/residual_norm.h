@@ -15,10 +15,19 @@ struct ResidualNorm {
   // Makes the sum in the branch's memory, and `normed`.
   static ResidualNorm forward(Tape& tape, const Tensor& x, const Tensor& branch, Parameter& weight, double eps,
                               const View& normed) {
-    ResidualNorm self{x, branch, branch ? tape.output_in(branch) : x, tape.constant(wide_of(x.dtype), Shape{x.rows()}),
-                      &weight, static_cast<float>(eps)};
+    ResidualNorm self{x,
+                      branch,
+                      branch ? tape.output_in(branch) : x,
+                      tape.constant(wide_of(x.dtype), Shape{x.rows()}),
+                      &weight,
+                      static_cast<float>(eps)};
     if (branch)
-      tape.run(AddRmsNorm{.sum = self.sum, .y = normed, .rstd = self.rstd, .x = x, .residual = branch, .weight = weight,
+      tape.run(AddRmsNorm{.sum = self.sum,
+                          .y = normed,
+                          .rstd = self.rstd,
+                          .x = x,
+                          .residual = branch,
+                          .weight = weight,
                           .eps = self.eps});
     else
       tape.run(RmsNorm{.y = normed, .rstd = self.rstd, .x = x, .weight = weight, .eps = self.eps});

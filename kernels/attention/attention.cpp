@@ -47,7 +47,8 @@ void AttentionBackward::check(Check& that) const {
 }
 
 Work AttentionBackward::work() const {
-  return {.bytes = 4 * q.bytes() + 4 * k.bytes() + lse.bytes(), .flops = 10 * visible_pairs(forward()) * forward().head_dim()};
+  return {.bytes = 4 * q.bytes() + 4 * k.bytes() + lse.bytes(),
+          .flops = 10 * visible_pairs(forward()) * forward().head_dim()};
 }
 
 void run(const CpuContext& cpu, const Attention& op) {

@@ -15,7 +15,7 @@ struct Task {
   // The query head at hand: [queries, width].
   W *q, *d_out, *dq;
   W* row_sums;  // [queries]: sum over head_dim of do * o
-  W *p, *ds;  // [kQueryBlock, kKeyBlock]
+  W *p, *ds;    // [kQueryBlock, kKeyBlock]
 };
 
 template <class W>
@@ -40,7 +40,8 @@ Task<W> carve_task(W* memory, const Attention& op) {
 
 // p: scores become probabilities; ds: do v^T becomes the gradient of the scores. Zero where masked.
 template <class W>
-void score_gradient_row(W* p, W* ds, W scale, W lse, W row_sum, std::int64_t begin, std::int64_t end, std::int64_t columns) {
+void score_gradient_row(W* p, W* ds, W scale, W lse, W row_sum, std::int64_t begin, std::int64_t end,
+                        std::int64_t columns) {
   for (std::int64_t j = 0; j < std::min(begin, columns); ++j) p[j] = ds[j] = 0;
   for (std::int64_t j = std::max<std::int64_t>(end, 0); j < columns; ++j) p[j] = ds[j] = 0;
 #pragma omp simd
@@ -52,7 +53,8 @@ void score_gradient_row(W* p, W* ds, W scale, W lse, W row_sum, std::int64_t beg
 
 // All of one query head: its dq, and its share of dk and dv.
 template <class W>
-void backward_head(const Attention& op, const AttentionMaskReader& mask, const Task<W>& task, const W* lse, std::int64_t b) {
+void backward_head(const Attention& op, const AttentionMaskReader& mask, const Task<W>& task, const W* lse,
+                   std::int64_t b) {
   const std::int64_t head_dim = op.head_dim(), width = Carver<W>::padded(head_dim);
   const W scale = static_cast<W>(op.score_scale());
   for (std::int64_t first = 0; first < op.queries(); first += kQueryBlock) {
@@ -61,19 +63,20 @@ void backward_head(const Attention& op, const AttentionMaskReader& mask, const T
     const std::int64_t begin = mask.visible(b, first).begin, end = mask.visible(b, first + rows - 1).end;
     for (std::int64_t key = begin / kKeyBlock * kKeyBlock; key < end; key += kKeyBlock) {
       const std::int64_t depth = std::min(kKeyBlock, end - key), columns = round_up(depth, Lanes<W>::count);
-      tile_product<W>(task.p, kKeyBlock, {q, width, 1}, task.k_transposed + key * head_dim, kKeyBlock, rows, columns, head_dim,
-                      false);
-      tile_product<W>(task.ds, kKeyBlock, {d_out, width, 1}, task.v_transposed + key * head_dim, kKeyBlock, rows, columns,
+      tile_product<W>(task.p, kKeyBlock, {q, width, 1}, task.k_transposed + key * head_dim, kKeyBlock, rows, columns,
                       head_dim, false);
+      tile_product<W>(task.ds, kKeyBlock, {d_out, width, 1}, task.v_transposed + key * head_dim, kKeyBlock, rows,
+                      columns, head_dim, false);
       for (std::int64_t r = 0; r < rows; ++r) {
         const KeyRange range = mask.visible(b, first + r);
-        score_gradient_row(task.p + r * kKeyBlock, task.ds + r * kKeyBlock, scale, lse[first + r], task.row_sums[first + r],
-                           std::max<std::int64_t>(range.begin - key, 0), std::min(range.end - key, kKeyBlock), columns);
+        score_gradient_row(task.p + r * kKeyBlock, task.ds + r * kKeyBlock, scale, lse[first + r],
+                           task.row_sums[first + r], std::max<std::int64_t>(range.begin - key, 0),
+                           std::min(range.end - key, kKeyBlock), columns);
       }
       tile_product<W>(task.dv + key * width, width, {task.p, 1, kKeyBlock}, d_out, width, depth, width, rows, true);
       tile_product<W>(task.dk + key * width, width, {task.ds, 1, kKeyBlock}, q, width, depth, width, rows, true);
-      tile_product<W>(task.dq + first * width, width, {task.ds, kKeyBlock, 1}, task.k + key * width, width, rows, width, depth,
-                      true);
+      tile_product<W>(task.dq + first * width, width, {task.ds, kKeyBlock, 1}, task.k + key * width, width, rows, width,
+                      depth, true);
     }
   }
 }

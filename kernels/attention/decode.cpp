@@ -13,7 +13,8 @@ namespace {
 
 // One query of one head. scores [keys] is scratch.
 template <class T, class W>
-void decode_query(const Attention& op, KeyRange range, W* scores, std::int64_t b, std::int64_t head, std::int64_t query) {
+void decode_query(const Attention& op, KeyRange range, W* scores, std::int64_t b, std::int64_t head,
+                  std::int64_t query) {
   const std::int64_t head_dim = op.head_dim(), kv_head = head / (op.heads() / op.kv_heads());
   const HeadRows<T> k = head_rows<T>(op.k, b, kv_head), v = head_rows<T>(op.v, b, kv_head);
   const T* q_row = head_rows<T>(op.q, b, head).row(query);

@@ -20,10 +20,11 @@ struct QueryBlock {
   W* sum;      // [kQueryBlock]
 };
 
-// One row of scores becomes exp(score - maximum), zero where masked; the row's earlier sums are brought to the new maximum.
+// One row of scores becomes exp(score - maximum), zero where masked; the row's earlier sums are brought to the new
+// maximum.
 template <class W>
-void softmax_row(const QueryBlock<W>& block, std::int64_t row, std::int64_t begin, std::int64_t end, std::int64_t columns,
-                 std::int64_t width) {
+void softmax_row(const QueryBlock<W>& block, std::int64_t row, std::int64_t begin, std::int64_t end,
+                 std::int64_t columns, std::int64_t width) {
   W* scores = block.scores + row * kKeyBlock;
   W maximum = block.maximum[row];
 #pragma omp simd reduction(max : maximum)
@@ -70,7 +71,8 @@ void forward_block(const Attention& op, const AttentionMaskReader& mask, const Q
       softmax_row(block, r, std::max<std::int64_t>(range.begin - key, 0), std::min(range.end - key, kKeyBlock), columns,
                   width);
     }
-    tile_product<W>(block.o, width, {block.scores, kKeyBlock, 1}, v_panel + key * width, width, rows, width, depth, true);
+    tile_product<W>(block.o, width, {block.scores, kKeyBlock, 1}, v_panel + key * width, width, rows, width, depth,
+                    true);
   }
   T* o = op.o.as<T>();
   W* lse = op.lse.as<W>();
@@ -100,8 +102,8 @@ void attention_forward_blocks(const CpuContext& cpu, const Attention& op) {
   for (std::int64_t group = 0; group < groups; ++group) {
     const std::int64_t b = group / op.kv_heads(), head = group % op.kv_heads();
     // Keys at and after the sequence's length may hold anything; they must not meet a zero probability as a NaN.
-    const std::int64_t keys = op.mask.lengths ? std::clamp<std::int64_t>(op.mask.lengths.as<std::int64_t>()[b], 0, op.keys())
-                                              : op.keys();
+    const std::int64_t keys =
+        op.mask.lengths ? std::clamp<std::int64_t>(op.mask.lengths.as<std::int64_t>()[b], 0, op.keys()) : op.keys();
     pack_transposed(k_panel(group), padded_keys, head_rows<T>(op.k, b, head), keys, head_dim);
     pack_rows(v_panel(group), width, padded_keys, head_rows<T>(op.v, b, head), keys, head_dim);
   }

@@ -16,7 +16,8 @@ void matmul_f64(const Matmul& op) {
     for (std::int64_t column = 0; column < n; ++column) {
       double sum = 0;
       for (std::int64_t i = 0; i < k; ++i)
-        sum += (op.transpose_a ? a[i * m + row] : a[row * k + i]) * (op.transpose_b ? b[column * k + i] : b[i * n + column]);
+        sum += (op.transpose_a ? a[i * m + row] : a[row * k + i]) *
+               (op.transpose_b ? b[column * k + i] : b[i * n + column]);
       double& out = c[row * n + column];
       out = sum + (bias ? bias[column] : 0) + (op.accumulate ? out : 0);
     }

@@ -6,8 +6,8 @@ namespace omni {
 namespace {
 
 constexpr std::int64_t kMaxRows = 4;
-// Weight rows read side by side, far apart in memory: that many streams keep enough requests in flight to use the memory's
-// bandwidth, where a single one waits for its latency.
+// Weight rows read side by side, far apart in memory: that many streams keep enough requests in flight to use the
+// memory's bandwidth, where a single one waits for its latency.
 constexpr std::int64_t kColumns = 4;
 
 // The dot products of `rows` activation rows with `columns` rows of weights that lie `stride` rows apart.
@@ -49,7 +49,8 @@ void matvec_rows(C* c, const float* x, const T* w, const float* bias, std::int64
       float sums[rows * kColumns];
       dots<T, rows, kColumns>(sums, x, w + first * k, stride, k);
       for (int r = 0; r < rows; ++r)
-        for (std::int64_t column = 0; column < kColumns; ++column) store(r, first + column * stride, sums[r * kColumns + column]);
+        for (std::int64_t column = 0; column < kColumns; ++column)
+          store(r, first + column * stride, sums[r * kColumns + column]);
     }
 #pragma omp for schedule(static)
     for (std::int64_t column = stride * kColumns; column < n; ++column) {

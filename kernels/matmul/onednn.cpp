@@ -45,9 +45,7 @@ memory::data_type type_of(DType dtype) {
 
 // A rows x columns matrix, stored row by row or, transposed, column by column.
 memory::desc matrix(std::int64_t rows, std::int64_t columns, DType dtype, bool transposed) {
-  return {{rows, columns},
-          type_of(dtype),
-          transposed ? memory::dims{1, rows} : memory::dims{columns, 1}};
+  return {{rows, columns}, type_of(dtype), transposed ? memory::dims{1, rows} : memory::dims{columns, 1}};
 }
 
 dnnl::matmul::primitive_desc describe(const dnnl::engine& engine, const memory::desc& a, const memory::desc& b,

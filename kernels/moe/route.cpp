@@ -74,7 +74,8 @@ void route(const MoeRoute& op) {
   for (std::int64_t row = 0; row < op.rows(); ++row) {
     W* p = op.probability.as<W>() + row * experts;
     softmax_row(p, op.logits.as<T>() + row * experts, experts);
-    select(op.expert.as<std::int64_t>() + row * top_k, op.weight.as<W>() + row * top_k, p, experts, top_k, op.normalize);
+    select(op.expert.as<std::int64_t>() + row * top_k, op.weight.as<W>() + row * top_k, p, experts, top_k,
+           op.normalize);
   }
   sort_by_expert(op);
   if (op.aux_loss) *op.aux_loss.as<W>() = balancing_loss<W>(op);
@@ -90,9 +91,9 @@ void route_backward(const MoeRouteBackward& op) {
   if (op.daux_loss)
     for (std::int64_t e = 0; e < experts; ++e) {
       const double chosen = static_cast<double>(std::count(expert, expert + rows * top_k, e));
-      balance[e] =
-          static_cast<W>(op.coefficient * static_cast<double>(experts) * chosen /
-                         (static_cast<double>(rows) * static_cast<double>(rows)) * static_cast<double>(*op.daux_loss.as<W>()));
+      balance[e] = static_cast<W>(op.coefficient * static_cast<double>(experts) * chosen /
+                                  (static_cast<double>(rows) * static_cast<double>(rows)) *
+                                  static_cast<double>(*op.daux_loss.as<W>()));
     }
 #pragma omp parallel for schedule(static)
   for (std::int64_t row = 0; row < rows; ++row) {

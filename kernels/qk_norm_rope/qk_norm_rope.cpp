@@ -48,7 +48,8 @@ W normalize(W* normalized, const T* x, std::int64_t head_dim, double eps) {
 }
 
 template <class T, class W>
-void norm_rope_head(T* y, const T* x, const W* weight, const W* cosine, const W* sine, std::int64_t head_dim, double eps) {
+void norm_rope_head(T* y, const T* x, const W* weight, const W* cosine, const W* sine, std::int64_t head_dim,
+                    double eps) {
   W n[kMaxHeadDim];
   normalize(n, x, head_dim, eps);
   const std::int64_t half = head_dim / 2;
@@ -62,8 +63,8 @@ void norm_rope_head(T* y, const T* x, const W* weight, const W* cosine, const W*
 
 // dx is overwritten, dweight [head_dim] is added to.
 template <class T, class W>
-void norm_rope_head_backward(T* dx, W* dweight, const T* dy, const T* x, const W* weight, const W* cosine, const W* sine,
-                             std::int64_t head_dim, double eps) {
+void norm_rope_head_backward(T* dx, W* dweight, const T* dy, const T* x, const W* weight, const W* cosine,
+                             const W* sine, std::int64_t head_dim, double eps) {
   W n[kMaxHeadDim], dn[kMaxHeadDim];
   const W inverse = normalize(n, x, head_dim, eps);
   const std::int64_t half = head_dim / 2;
@@ -97,7 +98,8 @@ void forward(const QkNormRope& op) {
     const T* x = op.qkv.as<T>() + row * (heads + 2 * kv_heads) * head_dim;
     const W *cosine = op.cosine.as<W>() + position * half, *sine = op.sine.as<W>() + position * half;
     for (std::int64_t h = 0; h < heads; ++h, x += head_dim)
-      norm_rope_head(op.q.as<T>() + (row * heads + h) * head_dim, x, op.q_weight.as<W>(), cosine, sine, head_dim, op.eps);
+      norm_rope_head(op.q.as<T>() + (row * heads + h) * head_dim, x, op.q_weight.as<W>(), cosine, sine, head_dim,
+                     op.eps);
     const std::int64_t out = (b * capacity + (op.into_cache ? position : row % time)) * kv_heads * head_dim;
     for (std::int64_t h = 0; h < kv_heads; ++h, x += head_dim)
       norm_rope_head(op.k.as<T>() + out + h * head_dim, x, op.k_weight.as<W>(), cosine, sine, head_dim, op.eps);
@@ -121,7 +123,8 @@ void add_shares(const View& dweight, const typename CpuContext::Scratch<W>& shar
 template <class T>
 void backward(const CpuContext& cpu, const QkNormRopeBackward& op) {
   using W = Wide<T>;
-  const std::int64_t time = op.dq.shape[1], heads = op.dq.shape[2], head_dim = op.dq.shape[3], kv_heads = op.dk.shape[2];
+  const std::int64_t time = op.dq.shape[1], heads = op.dq.shape[2], head_dim = op.dq.shape[3],
+                     kv_heads = op.dk.shape[2];
   const std::int64_t rows = op.dq.shape[0] * time, half = head_dim / 2;
   const std::int64_t* starts = op.starts.as<std::int64_t>();
   const auto shares = cpu.scratch<W>(cpu.threads, 2 * head_dim);
@@ -131,16 +134,17 @@ void backward(const CpuContext& cpu, const QkNormRopeBackward& op) {
     std::fill_n(share, 2 * head_dim, W{0});
 #pragma omp for schedule(static)
     for (std::int64_t row = 0; row < rows; ++row) {
-      const std::int64_t position = row % time + (starts ? starts[row / time] : 0), first = row * (heads + 2 * kv_heads) * head_dim;
+      const std::int64_t position = row % time + (starts ? starts[row / time] : 0),
+                         first = row * (heads + 2 * kv_heads) * head_dim;
       const T* x = op.qkv.as<T>() + first;
       T* dx = op.dqkv.as<T>() + first;
       const W *cosine = op.cosine.as<W>() + position * half, *sine = op.sine.as<W>() + position * half;
       for (std::int64_t h = 0; h < heads; ++h, x += head_dim, dx += head_dim)
-        norm_rope_head_backward(dx, share, op.dq.as<T>() + (row * heads + h) * head_dim, x, op.q_weight.as<W>(), cosine, sine,
-                                head_dim, op.eps);
+        norm_rope_head_backward(dx, share, op.dq.as<T>() + (row * heads + h) * head_dim, x, op.q_weight.as<W>(), cosine,
+                                sine, head_dim, op.eps);
       for (std::int64_t h = 0; h < kv_heads; ++h, x += head_dim, dx += head_dim)
-        norm_rope_head_backward(dx, share + head_dim, op.dk.as<T>() + (row * kv_heads + h) * head_dim, x, op.k_weight.as<W>(),
-                                cosine, sine, head_dim, op.eps);
+        norm_rope_head_backward(dx, share + head_dim, op.dk.as<T>() + (row * kv_heads + h) * head_dim, x,
+                                op.k_weight.as<W>(), cosine, sine, head_dim, op.eps);
       std::copy_n(op.dv.as<T>() + row * kv_heads * head_dim, kv_heads * head_dim, dx);
     }
   }

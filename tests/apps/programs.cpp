@@ -26,8 +26,8 @@ struct Outcome {
 Outcome call(const std::string& arguments, const std::string& input = {}) {
   const TemporaryFolder folder;
   write_text_file(folder / "input", input);
-  const std::string command = std::string(OMNI_BINARY_DIR) + "/" + arguments + " < " + (folder / "input").string() + " > " +
-                              (folder / "output").string() + " 2>&1";
+  const std::string command = std::string(OMNI_BINARY_DIR) + "/" + arguments + " < " + (folder / "input").string() +
+                              " > " + (folder / "output").string() + " 2>&1";
   const int status = std::system(command.c_str());
   return {WIFEXITED(status) ? WEXITSTATUS(status) : -1, read_text_file(folder / "output")};
 }
@@ -68,7 +68,8 @@ TEST_CASE("convert: to .pth and back keeps every value that the formats hold") {
   for (const bool use_moe : {false, true}) {
     const TemporaryFolder folder;
     const fs::path model = make_model(folder, use_moe);
-    const std::string half = (folder / "half").string(), pth = (folder / "model.pth").string(), back = (folder / "back").string();
+    const std::string half = (folder / "half").string(), pth = (folder / "model.pth").string(),
+                      back = (folder / "back").string();
     REQUIRE(call("convert " + model.string() + " " + half + " --dtype bf16").status == 0);
     const Outcome to_pth = call("convert " + half + " " + pth + " --dtype f32");
     CAPTURE(to_pth.output);
@@ -93,13 +94,15 @@ TEST_CASE("trace: writes named tensors, lists instructions, names what is wrong 
   const std::string in = (folder / "in.safetensors").string(), out = (folder / "out.safetensors").string();
   write_safetensors(in, std::vector<NamedView>{{"input_ids", ids}, {"labels", ids}});
   for (const char* dtype : {"f32", "bf16"}) {
-    const Outcome traced = call("trace --model " + model.string() + " --input " + in + " --output " + out + " --grad --list --dtype " + dtype);
+    const Outcome traced = call("trace --model " + model.string() + " --input " + in + " --output " + out +
+                                " --grad --list --dtype " + dtype);
     CAPTURE(traced.output);
     REQUIRE(traced.status == 0);
     REQUIRE_THAT(traced.output, Catch::Contains("matmul") && Catch::Contains("[2, 9, 32]"));
     const SafetensorsFile file(out);
-    for (const char* name : {"thinker.embed", "thinker.layers.0", "thinker.layers.1", "text_logits", "loss", "text_loss",
-                             "aux_loss", "grad.model.norm.weight", "grad.model.layers.1.self_attn.k_proj.weight"})
+    for (const char* name :
+         {"thinker.embed", "thinker.layers.0", "thinker.layers.1", "text_logits", "loss", "text_loss", "aux_loss",
+          "grad.model.norm.weight", "grad.model.layers.1.self_attn.k_proj.weight"})
       REQUIRE(file.contains(name));
     REQUIRE(file.at("text_logits").shape == Shape{2, 9, 259});
   }
@@ -118,12 +121,14 @@ TEST_CASE("chat: one prompt, a conversation with commands, and a model that does
   REQUIRE_THAT(once.output, Catch::Contains("tokens/s"));
   REQUIRE(call("chat" + model + " --prompt Hello --max-new-tokens 8 --greedy").output ==
           call("chat" + model + " --prompt Hello --max-new-tokens 8 --greedy").output);
-  const Outcome talk = call("chat" + model + " --max-new-tokens 4",
-                            "/help\nHi\n/retry\n/history\n/set temperature 0.5\n/set nonsense 1\n/unknown\n/reset\n/retry\n/quit\n");
+  const Outcome talk =
+      call("chat" + model + " --max-new-tokens 4",
+           "/help\nHi\n/retry\n/history\n/set temperature 0.5\n/set nonsense 1\n/unknown\n/reset\n/retry\n/quit\n");
   CAPTURE(talk.output);
   REQUIRE(talk.status == 0);
-  REQUIRE_THAT(talk.output, Catch::Contains("/history") && Catch::Contains("user: Hi") && Catch::Contains("no setting nonsense") &&
-                                Catch::Contains("unknown command /unknown") && Catch::Contains("no answer to retry"));
+  REQUIRE_THAT(talk.output, Catch::Contains("/history") && Catch::Contains("user: Hi") &&
+                                Catch::Contains("no setting nonsense") && Catch::Contains("unknown command /unknown") &&
+                                Catch::Contains("no answer to retry"));
   // Longer than the context: an error, not a crash.
   REQUIRE(call("chat" + model + " --context 8 --prompt Hello").status == 1);
   const Outcome missing = call("chat --model " + (folder / "nowhere").string() + " --prompt Hi");
@@ -140,7 +145,8 @@ TEST_CASE("tokenizer: there and back, one JSON line each") {
   REQUIRE(decoded.status == 0);
   REQUIRE(nlohmann::json::parse(decoded.output)["text"] == "<|im_start|>h\u00e9");
   REQUIRE(call("tokenizer encode" + model, "no json\n").status == 1);
-  const Outcome chat = call("tokenizer template", R"({"messages": [{"role": "user", "content": "Hi"}], "add_generation_prompt": true})");
+  const Outcome chat =
+      call("tokenizer template", R"({"messages": [{"role": "user", "content": "Hi"}], "add_generation_prompt": true})");
   CAPTURE(chat.output);
   REQUIRE(nlohmann::json::parse(chat.output)["text"] ==
           "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n");

@@ -24,8 +24,8 @@ constexpr double kBound = 1e-6;
 TEST_CASE("linear gradient, with and without bias") {
   const OwnedTensor x = randn({2, 3, 5}, 1);
   OwnedParameter weight = make_parameter({7, 5}, 2), bias = make_parameter({7}, 3);
-  REQUIRE(gradcheck([&](Tape& tape, const std::vector<Tensor>& in) { return linear(tape, in[0], weight); }, {x}, {weight}) <=
-          kBound);
+  REQUIRE(gradcheck([&](Tape& tape, const std::vector<Tensor>& in) { return linear(tape, in[0], weight); }, {x},
+                    {weight}) <= kBound);
   REQUIRE(gradcheck([&](Tape& tape, const std::vector<Tensor>& in) { return linear(tape, in[0], weight, bias); }, {x},
                     {weight, bias}) <= kBound);
 }
@@ -33,14 +33,16 @@ TEST_CASE("linear gradient, with and without bias") {
 TEST_CASE("one weight used twice collects both gradients") {
   const OwnedTensor x = randn({3, 5}, 1);
   OwnedParameter weight = make_parameter({5, 5}, 2);
-  REQUIRE(gradcheck([&](Tape& tape, const std::vector<Tensor>& in) { return linear(tape, linear(tape, in[0], weight), weight); },
+  REQUIRE(gradcheck([&](Tape& tape,
+                        const std::vector<Tensor>& in) { return linear(tape, linear(tape, in[0], weight), weight); },
                     {x}, {weight}) <= kBound);
 }
 
 TEST_CASE("norm_linear gradient, with and without a branch") {
   const OwnedTensor x = randn({2, 2, 6}, 1), branch = randn({2, 2, 6}, 2);
   OwnedParameter norm = make_parameter({6}, 3), weight = make_parameter({4, 6}, 4);
-  REQUIRE(gradcheck([&](Tape& tape, const std::vector<Tensor>& in) { return norm_linear(tape, in[0], {}, norm, 1e-6, weight).y; },
+  REQUIRE(gradcheck([&](Tape& tape,
+                        const std::vector<Tensor>& in) { return norm_linear(tape, in[0], {}, norm, 1e-6, weight).y; },
                     {x}, {norm, weight}) <= kBound);
   // The branch's memory is taken over, so it must come from an op.
   OwnedParameter before = make_parameter({6, 6}, 5);
@@ -60,7 +62,8 @@ TEST_CASE("feed_forward gradient, keeping and recomputing") {
     REQUIRE(gradcheck(
                 [&](Tape& tape, const std::vector<Tensor>& in) -> GradcheckOutputs {
                   tape.set_recompute(recompute);
-                  const auto [sum, y] = feed_forward(tape, in[0], linear(tape, in[1], before), norm, 1e-6, gate_up, down);
+                  const auto [sum, y] =
+                      feed_forward(tape, in[0], linear(tape, in[1], before), norm, 1e-6, gate_up, down);
                   return {sum, y};
                 },
                 {x, branch}, {norm, gate_up, down, before}) <= kBound);
@@ -70,8 +73,9 @@ TEST_CASE("self_attention gradient: groups, windows, bidirectional, lengths") {
   for (const auto& [heads, kv_heads, head_dim] :
        {std::tuple<std::int64_t, std::int64_t, std::int64_t>{2, 1, 6}, {4, 2, 4}, {1, 1, 10}})
     for (const std::int64_t time : {1, 6})
-      for (const AttentionMask& mask : {AttentionMask{}, AttentionMask{.causal = false}, AttentionMask{.causal = true, .window = 3},
-                                        AttentionMask{.causal = false, .window = 2}}) {
+      for (const AttentionMask& mask :
+           {AttentionMask{}, AttentionMask{.causal = false}, AttentionMask{.causal = true, .window = 3},
+            AttentionMask{.causal = false, .window = 2}}) {
         CAPTURE(heads, kv_heads, head_dim, time, mask.causal, mask.window);
         RopeTable rope(head_dim, 100, 64, {});
         const RopeAngles angles = rope.angles(time, DType::f64);
@@ -90,10 +94,11 @@ TEST_CASE("self_attention gradient across several blocks of keys") {
   const RopeAngles angles = rope.angles(130, DType::f64);
   const OwnedTensor qkv = randn({1, 130, 12}, 1);
   OwnedParameter q_norm = make_parameter({4}, 2), k_norm = make_parameter({4}, 3);
-  REQUIRE(gradcheck([&](Tape& tape, const std::vector<Tensor>& in) {
-            return self_attention(tape, in[0], q_norm, k_norm, angles, {1, 1, 1e-6});
-          },
-                    {qkv}, {q_norm, k_norm}) <= kBound);
+  REQUIRE(gradcheck(
+              [&](Tape& tape, const std::vector<Tensor>& in) {
+                return self_attention(tape, in[0], q_norm, k_norm, angles, {1, 1, 1e-6});
+              },
+              {qkv}, {q_norm, k_norm}) <= kBound);
 }
 
 TEST_CASE("gather_rows gradient, with padding rows") {
@@ -101,10 +106,11 @@ TEST_CASE("gather_rows gradient, with padding rows") {
   const OwnedTensor source(DType::i64, {3}), inverse(DType::i64, {4});
   for (int i = 0; i < 3; ++i) source.as<std::int64_t>()[i] = std::array{2, -1, 0}[static_cast<std::size_t>(i)];
   for (int i = 0; i < 4; ++i) inverse.as<std::int64_t>()[i] = std::array{2, -1, 0, -1}[static_cast<std::size_t>(i)];
-  REQUIRE(gradcheck([&](Tape& tape, const std::vector<Tensor>& in) {
-            return gather_rows(tape, in[0], Tensor(source), Tensor(inverse));
-          },
-                    {x}) <= kBound);
+  REQUIRE(gradcheck(
+              [&](Tape& tape, const std::vector<Tensor>& in) {
+                return gather_rows(tape, in[0], Tensor(source), Tensor(inverse));
+              },
+              {x}) <= kBound);
 }
 
 TEST_CASE("mixture of experts gradient: any number of experts, any top_k") {

@@ -7,8 +7,8 @@
 #include "engine/pickle.h"
 #include "engine/zip_reader.h"
 #include "engine/zip_writer.h"
-#include "tests/support/temporary_folder.h"
 #include "tests/engine/weight_samples.h"
+#include "tests/support/temporary_folder.h"
 
 using namespace omni;
 using Catch::Matchers::Contains;

@@ -5,8 +5,8 @@
 #include <nlohmann/json.hpp>
 
 #include "engine/files.h"
-#include "tests/support/temporary_folder.h"
 #include "tests/engine/weight_samples.h"
+#include "tests/support/temporary_folder.h"
 
 using namespace omni;
 using Catch::Matchers::Contains;

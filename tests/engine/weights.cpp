@@ -6,8 +6,8 @@
 #include <limits>
 
 #include "engine/files.h"
-#include "tests/support/temporary_folder.h"
 #include "tests/engine/weight_samples.h"
+#include "tests/support/temporary_folder.h"
 
 using namespace omni;
 namespace fs = std::filesystem;

@@ -58,7 +58,8 @@ void check_forward(const fs::path& weights, const fs::path& folder) {
   Device device = Device::cpu();
   const auto model = load(weights, device);
   const SafetensorsFile golden(folder / "forward.safetensors");
-  const std::vector<NamedTensor> trace = trace_forward(device, *model, golden.at("input_ids"), golden.at("labels"), true);
+  const std::vector<NamedTensor> trace =
+      trace_forward(device, *model, golden.at("input_ids"), golden.at("labels"), true);
   std::map<std::string, ConstView> actual;
   for (const NamedTensor& entry : trace) actual[entry.name] = entry.tensor;
   std::size_t compared = 0;
@@ -119,8 +120,8 @@ TEST_CASE("thirty training steps follow the original's curve and end at its weig
       }
       tape.reset();
     }
-    // A weight whose gradients nearly cancel moves by Adam's sign of a rounding error, so weights are compared to the length
-    // of the way, about learning rate x steps.
+    // A weight whose gradients nearly cancel moves by Adam's sign of a rounding error, so weights are compared to the
+    // length of the way, about learning rate x steps.
     for (const auto& [name, weights] : model->store.named_masters()) {
       CAPTURE(name);
       REQUIRE(distance(weights, after.at(name)) <= 0.02 * 5e-4 * static_cast<double>(steps));
@@ -133,7 +134,8 @@ TEST_CASE("greedy generation with a cache gives the original's ids") {
     CAPTURE(folder);
     Device device = Device::cpu();
     // The original generated with the weights at which the curve ends.
-    const auto model = ThinkerModel::load(folder / "after_30_steps.safetensors", DType::f32, Purpose::inference, device);
+    const auto model =
+        ThinkerModel::load(folder / "after_30_steps.safetensors", DType::f32, Purpose::inference, device);
     const SafetensorsFile golden(folder / "greedy.safetensors");
     const auto as_ids = [](const ConstView& view) {
       const auto* values = view.as<std::int64_t>();

@@ -47,7 +47,8 @@ std::vector<double> expected_output(const Case& size, const Operands& in) {
         const std::int64_t kv = h / (size.heads / size.kv_heads);
         const std::int64_t position = i + (size.varied ? in.starts.as<std::int64_t>()[b] : 0);
         const std::int64_t length = size.varied ? in.lengths.as<std::int64_t>()[b] : size.keys;
-        const auto at = [&](std::int64_t time, std::int64_t all, std::int64_t heads, std::int64_t head, std::int64_t d) {
+        const auto at = [&](std::int64_t time, std::int64_t all, std::int64_t heads, std::int64_t head,
+                            std::int64_t d) {
           return static_cast<std::size_t>(((b * all + time) * heads + head) * size.head_dim + d);
         };
         std::vector<double> p(static_cast<std::size_t>(size.keys), 0);
@@ -69,8 +70,8 @@ std::vector<double> expected_output(const Case& size, const Operands& in) {
 }
 
 void check_case(const Case& size, DType dtype) {
-  CAPTURE(size.batch, size.queries, size.keys, size.heads, size.kv_heads, size.head_dim, size.causal, size.window, size.varied,
-          name_of(dtype));
+  CAPTURE(size.batch, size.queries, size.keys, size.heads, size.kv_heads, size.head_dim, size.causal, size.window,
+          size.varied, name_of(dtype));
   const TestContext context;
   const Operands in = operands_of(size, dtype);
   const OwnedTensor o = unwritten(dtype, in.q.view().shape), again = unwritten(dtype, in.q.view().shape);
@@ -85,11 +86,13 @@ void check_case(const Case& size, DType dtype) {
 
 TEST_CASE("attention agrees with its definition in double: masks, groups, odd sizes") {
   const Case cases[] = {
-      {1, 1, 1, 1, 1, 1, true, 0, false},      {2, 7, 7, 4, 2, 16, true, 0, false},   {1, 33, 33, 2, 1, 96, true, 0, false},
-      {2, 131, 131, 3, 3, 24, true, 0, false}, {1, 100, 100, 2, 2, 128, false, 0, false}, {1, 97, 97, 2, 1, 31, true, 5, false},
-      {1, 70, 70, 2, 1, 8, false, 40, false},  {1, 193, 193, 1, 1, 48, true, 96, false},
-      {3, 1, 50, 4, 2, 96, true, 0, true},     {3, 3, 41, 2, 2, 7, true, 0, true},    {3, 40, 130, 4, 1, 16, true, 0, true},
-      {3, 37, 37, 2, 1, 12, false, 0, true},   {1, 5, 3, 2, 1, 4, false, 0, false},
+      {1, 1, 1, 1, 1, 1, true, 0, false},        {2, 7, 7, 4, 2, 16, true, 0, false},
+      {1, 33, 33, 2, 1, 96, true, 0, false},     {2, 131, 131, 3, 3, 24, true, 0, false},
+      {1, 100, 100, 2, 2, 128, false, 0, false}, {1, 97, 97, 2, 1, 31, true, 5, false},
+      {1, 70, 70, 2, 1, 8, false, 40, false},    {1, 193, 193, 1, 1, 48, true, 96, false},
+      {3, 1, 50, 4, 2, 96, true, 0, true},       {3, 3, 41, 2, 2, 7, true, 0, true},
+      {3, 40, 130, 4, 1, 16, true, 0, true},     {3, 37, 37, 2, 1, 12, false, 0, true},
+      {1, 5, 3, 2, 1, 4, false, 0, false},
   };
   for (const Case& size : cases)
     for (const DType dtype : {DType::f32, DType::bf16, DType::f64}) check_case(size, dtype);
@@ -106,11 +109,8 @@ TEST_CASE("attention never reads what a cache holds beyond its length") {
     for (const OwnedTensor* cache : {&in.k, &in.v})
       std::fill_n(cache->as<float>() + length * 16, (64 - length) * 16, std::numeric_limits<float>::quiet_NaN());
     const OwnedTensor o = unwritten(DType::f32, in.q.view().shape);
-    context(Attention{.o = o,
-                      .q = in.q,
-                      .k = in.k,
-                      .v = in.v,
-                      .mask = {.causal = true, .lengths = in.lengths, .starts = in.starts}});
+    context(Attention{
+        .o = o, .q = in.q, .k = in.k, .v = in.v, .mask = {.causal = true, .lengths = in.lengths, .starts = in.starts}});
     for (const double value : values_of(o)) REQUIRE(std::isfinite(value));
   }
 }

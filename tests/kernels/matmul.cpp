@@ -53,10 +53,18 @@ void check_case(const Case& size, bool transpose_a, bool transpose_b, bool accum
 }  // namespace
 
 TEST_CASE("matmul agrees with a loop in double, for all transposes, at odd sizes") {
-  for (const auto& [operands, result] : {std::pair{DType::f32, DType::f32}, {DType::bf16, DType::bf16},
-                                         {DType::bf16, DType::f32}, {DType::f64, DType::f64}})
-    for (const auto& [m, n, k] : {std::tuple<std::int64_t, std::int64_t, std::int64_t>{1, 1, 1}, {1, 33, 96}, {2, 7, 31},
-                                  {3, 5, 17}, {4, 65, 100}, {5, 3, 2}, {17, 31, 33}, {64, 48, 80}})
+  for (const auto& [operands, result] : {std::pair{DType::f32, DType::f32},
+                                         {DType::bf16, DType::bf16},
+                                         {DType::bf16, DType::f32},
+                                         {DType::f64, DType::f64}})
+    for (const auto& [m, n, k] : {std::tuple<std::int64_t, std::int64_t, std::int64_t>{1, 1, 1},
+                                  {1, 33, 96},
+                                  {2, 7, 31},
+                                  {3, 5, 17},
+                                  {4, 65, 100},
+                                  {5, 3, 2},
+                                  {17, 31, 33},
+                                  {64, 48, 80}})
       for (const bool transpose_a : {false, true})
         for (const bool transpose_b : {false, true})
           for (const bool accumulate : {false, true})
@@ -67,8 +75,7 @@ TEST_CASE("matmul gives the same bits twice") {
   const TestContext context;
   const OwnedTensor a = randn({37, 129}, 1, DType::f32), b = randn({65, 129}, 2, DType::f32);
   const OwnedTensor first = unwritten(DType::f32, {37, 65}), second = unwritten(DType::f32, {37, 65});
-  for (const OwnedTensor* c : {&first, &second})
-    context(Matmul{.c = *c, .a = a, .b = b, .transpose_b = true});
+  for (const OwnedTensor* c : {&first, &second}) context(Matmul{.c = *c, .a = a, .b = b, .transpose_b = true});
   REQUIRE(same_bits(first, second));
 }
 

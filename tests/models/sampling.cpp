@@ -56,9 +56,9 @@ TEST_CASE("temperature, top-k with ties, top-p and the repetition penalty") {
   settings = kPlain;
   settings.repetition_penalty = 2;
   settings.greedy = true;
-  REQUIRE(draws(settings, {3.f, 2.f}, {0, 0}, 1).count(1) == 1);     // 3 / 2 < 2, once although it occurs twice
-  REQUIRE(draws(settings, {-1.f, -1.5f}, {0}, 1).count(1) == 1);     // negative logits are multiplied
-  REQUIRE(draws(settings, {2.f, 2.f, 1.f}, {}, 1).count(0) == 1);    // equal logits: the lower id
+  REQUIRE(draws(settings, {3.f, 2.f}, {0, 0}, 1).count(1) == 1);   // 3 / 2 < 2, once although it occurs twice
+  REQUIRE(draws(settings, {-1.f, -1.5f}, {0}, 1).count(1) == 1);   // negative logits are multiplied
+  REQUIRE(draws(settings, {2.f, 2.f, 1.f}, {}, 1).count(0) == 1);  // equal logits: the lower id
 }
 
 TEST_CASE("one seed, one sequence; NaN is an error") {

@@ -8,8 +8,8 @@
 #include "models/generate.h"
 #include "models/text_loss.h"
 #include "models/thinker_model.h"
-#include "tests/support/temporary_folder.h"
 #include "tests/support/numbers.h"
+#include "tests/support/temporary_folder.h"
 
 namespace omni {
 namespace {
@@ -66,7 +66,8 @@ TEST_CASE("skipping what padding cannot change leaves loss and gradients as they
     Device device = Device::cpu();
     const auto model = ThinkerModel::create(small_config(use_moe), DType::f32, 7, device);
     const PaddedBatch batch;
-    const Step all = run_step(*model, device, batch, Padding::compute), less = run_step(*model, device, batch, Padding::skip);
+    const Step all = run_step(*model, device, batch, Padding::compute),
+               less = run_step(*model, device, batch, Padding::skip);
     REQUIRE(std::abs(all.loss - less.loss) <= 1e-6 * all.loss);
     for (std::size_t i = 0; i < all.gradients.size(); ++i) {
       double scale = 0;
@@ -94,11 +95,12 @@ TEST_CASE("gradients of the whole model agree with differences in double") {
     for (Parameter& parameter : store.parameters()) {
       parameters.push_back(&parameter);
       // Larger than at the start of training, so that every path matters.
-      for (std::int64_t i = 0; i < parameter.master.count(); ++i) parameter.master.as<double>()[i] *= parameter.parts[0].shape.rank() == 1 ? 1.5 : 8;
+      for (std::int64_t i = 0; i < parameter.master.count(); ++i)
+        parameter.master.as<double>()[i] *= parameter.parts[0].shape.rank() == 1 ? 1.5 : 8;
     }
     const OwnedTensor ids = random_ids({2, 5}, 1, 11);
-    REQUIRE(gradcheck([&](Tape& tape, const std::vector<Tensor>&) { return text_loss(tape, thinker, ids, ids).loss; }, {},
-                      parameters, {.step = 1e-4}) <= 1e-6);
+    REQUIRE(gradcheck([&](Tape& tape, const std::vector<Tensor>&) { return text_loss(tape, thinker, ids, ids).loss; },
+                      {}, parameters, {.step = 1e-4}) <= 1e-6);
   }
 }
 

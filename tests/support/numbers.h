@@ -52,7 +52,7 @@ inline std::vector<Shape> awkward_shapes() {
 class TestContext {
  public:
   explicit TestContext(int threads = 2) : cpu_{threads, &workspace_} {}
-  TestContext(TestContext&&) = delete;  // the context points into it
+  TestContext(TestContext&&) = delete;                 // the context points into it
   operator const CpuContext&() const { return cpu_; }  // NOLINT: used as one
   // Checks the instruction, then runs it.
   template <class Op>
