@@ -10,7 +10,7 @@ namespace omni {
 //   [width, hidden]
 // As norm_linear, it takes over the branch's memory and keeps no normalised values; silu(gate) * up is made again in
 // the backward pass too. gate and up, the largest activations of a model, are kept unless the tape is told to
-// recompute: then a training step needs about half the memory for activations and an eighth more arithmetic.
+// recompute: then a training step needs about half the memory for activations and a seventh more arithmetic.
 NormLinear feed_forward(Tape& tape, const Tensor& x, const Tensor& branch, Parameter& norm_weight, double eps,
                         Parameter& gate_up_weight, Parameter& down_weight);
 
