@@ -25,11 +25,6 @@ std::int64_t padded_count(const Parameter& parameter) {
   return (shape_of(parameter).count() + kAlignment - 1) / kAlignment * kAlignment;
 }
 
-View slice(const View& block, std::int64_t offset, const Shape& shape) {
-  return {{static_cast<std::byte*>(block.data) + offset * static_cast<std::int64_t>(size_of(block.dtype)), block.dtype,
-           shape}};
-}
-
 template <class T>
 void draw(T* values, std::int64_t count, const Initializer& initializer, Philox& random) {
   for (std::int64_t i = 0; i < count; ++i) switch (initializer.kind) {
@@ -63,37 +58,39 @@ std::int64_t ParameterStore::bytes_needed(DType dtype, Purpose purpose) const {
   return dtype == DType::bf16 ? block_count_ * 10 : 2 * block_count_ * width;
 }
 
-void ParameterStore::allocate(DType dtype, Purpose purpose) {
+void ParameterStore::allocate(DType dtype, Purpose purpose, Device& device) {
   dtype_ = dtype;
+  device_ = &device;
+  const Place place = device.place();
   const bool training = purpose == Purpose::training;
   // A block of bf16 numbers leaves no room for f32 vectors; inference keeps those in a small block of their own.
   if (dtype == DType::bf16 && !training) {
     std::int64_t vectors = 0;
     for (const Parameter& parameter : parameters_) vectors += is_vector(parameter) ? padded_count(parameter) : 0;
-    copy_ = OwnedTensor(DType::bf16, {block_count_});
-    master_ = OwnedTensor(DType::f32, {vectors});
+    copy_ = OwnedTensor(DType::bf16, {block_count_}, place);
+    master_ = OwnedTensor(DType::f32, {vectors}, place);
     std::int64_t next_vector = 0;
     for (std::size_t i = 0; i < parameters_.size(); ++i) {
       Parameter& parameter = parameters_[i];
       parameter.trainable = false;
-      parameter.value = is_vector(parameter) ? slice(master_, next_vector, shape_of(parameter))
-                                             : slice(copy_, offsets_[i], shape_of(parameter));
+      parameter.value = is_vector(parameter) ? slice(master_.view(), next_vector, shape_of(parameter))
+                                             : slice(copy_.view(), offsets_[i], shape_of(parameter));
       parameter.master = parameter.value;
       next_vector += is_vector(parameter) ? padded_count(parameter) : 0;
     }
     return;
   }
-  master_ = OwnedTensor(dtype == DType::f64 ? DType::f64 : DType::f32, {block_count_});
-  if (dtype == DType::bf16) copy_ = OwnedTensor(DType::bf16, {block_count_});
-  if (training) gradient_ = OwnedTensor(master_.view().dtype, {block_count_});
+  master_ = OwnedTensor(dtype == DType::f64 ? DType::f64 : DType::f32, {block_count_}, place);
+  if (dtype == DType::bf16) copy_ = OwnedTensor(DType::bf16, {block_count_}, place);
+  if (training) gradient_ = OwnedTensor(master_.view().dtype, {block_count_}, place);
   for (std::size_t i = 0; i < parameters_.size(); ++i) {
     Parameter& parameter = parameters_[i];
     const Shape shape = shape_of(parameter);
-    parameter.master = slice(master_, offsets_[i], shape);
+    parameter.master = slice(master_.view(), offsets_[i], shape);
     parameter.value =
-        dtype == DType::bf16 && !is_vector(parameter) ? slice(copy_, offsets_[i], shape) : parameter.master;
+        dtype == DType::bf16 && !is_vector(parameter) ? slice(copy_.view(), offsets_[i], shape) : parameter.master;
     parameter.trainable = training;
-    if (training) parameter.gradient = slice(gradient_, offsets_[i], shape);
+    if (training) parameter.gradient = slice(gradient_.view(), offsets_[i], shape);
   }
 }
 
@@ -101,12 +98,14 @@ void ParameterStore::initialize(std::uint64_t seed) {
   for (std::size_t i = 0; i < parameters_.size(); ++i) {
     Philox random(seed, RandomStream::initialization, i);
     const View& master = parameters_[i].master;
-    dispatch(master.dtype, [&]<class T>() { draw(master.as<T>(), master.count(), initializers_[i], random); });
+    const OwnedTensor values(master.dtype, master.shape);
+    dispatch(master.dtype, [&]<class T>() { draw(values.as<T>(), master.count(), initializers_[i], random); });
+    device_->copy(master, values);
   }
 }
 
-void ParameterStore::refresh_copy(Device& device) {
-  if (master_.view().count() == copy_.view().count() && copy_.view()) device.run(Copy{.y = copy_, .x = master_});
+void ParameterStore::refresh_copy() {
+  if (master_.view().count() == copy_.view().count() && copy_.view()) device_->run(Copy{.y = copy_, .x = master_});
 }
 
 std::int64_t ParameterStore::parameter_count() const {
@@ -137,9 +136,9 @@ std::vector<ParameterStore::NamedPart> ParameterStore::named_gradients() const {
   return out;
 }
 
-void ParameterStore::complete_gradients(Device& device) const {
+void ParameterStore::complete_gradients() const {
   for (const Parameter& parameter : parameters_)
-    if (!parameter.has_gradient && parameter.gradient) device.run(Fill{.y = parameter.gradient, .value = 0});
+    if (!parameter.has_gradient && parameter.gradient) device_->run(Fill{.y = parameter.gradient, .value = 0});
 }
 
 void ParameterStore::forget_gradients() {

@@ -8,7 +8,7 @@
 //   };
 //   ParameterStore store;
 //   Mlp mlp(Scope(store) / "mlp", ...);
-//   store.allocate(DType::bf16, Purpose::training);
+//   store.allocate(DType::bf16, Purpose::training, device);
 
 #include <cstdint>
 #include <deque>
@@ -47,15 +47,17 @@ class ParameterStore {
   // Declares a parameter of one or more parts with equal widths, one below the other in memory. Before allocate() only.
   Parameter& declare(std::vector<ParameterPart> parts, const Initializer& initializer);
 
-  // Gives memory to all parameters. dtype is what ops read matrices in: f32, bf16, or f64 for gradient checks.
-  // Purpose::inference holds the read values only: no gradients, and no f32 master beside a bf16 copy.
-  void allocate(DType dtype, Purpose purpose);
+  // Gives memory of the device to all parameters. dtype is what ops read matrices in: f32, bf16, or f64 for gradient
+  // checks. Purpose::inference holds the read values only: no gradients, and no f32 master beside a bf16 copy. The
+  // device must outlive the store.
+  void allocate(DType dtype, Purpose purpose, Device& device);
   // Draws initial values; a parameter's numbers depend on the seed and its position among the declarations.
   void initialize(std::uint64_t seed);
   // After the master values were written from outside: refreshes the bf16 copy.
-  void refresh_copy(Device& device);
+  void refresh_copy();
 
   DType dtype() const { return dtype_; }
+  Device& device() const { return *device_; }
   std::int64_t parameter_count() const;  // distinct numbers
   std::deque<Parameter>& parameters() { return parameters_; }
   const std::deque<Parameter>& parameters() const { return parameters_; }
@@ -74,7 +76,7 @@ class ParameterStore {
   View copy() const { return copy_.view(); }                 // absent unless training in bf16
   std::int64_t offset_of(const Parameter& parameter) const;  // of its first number in master()
   // Zeroes what no op wrote, so that gradient() is valid as a whole.
-  void complete_gradients(Device& device) const;
+  void complete_gradients() const;
   void forget_gradients();  // the next backward pass overwrites
 
   // Bytes that training or inference with this store needs, before allocate().
@@ -86,6 +88,7 @@ class ParameterStore {
   std::vector<std::int64_t> offsets_;
   std::int64_t block_count_ = 0;  // numbers in a block, padding included
   DType dtype_ = DType::f32;
+  Device* device_ = nullptr;
   OwnedTensor master_, copy_, gradient_;
 };
 

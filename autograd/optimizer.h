@@ -11,7 +11,7 @@ namespace omni {
 // that no op of the step touched has a zero gradient, so it decays too. Frozen parameters are skipped entirely.
 class AdamWOptimizer {
  public:
-  AdamWOptimizer(Device& device, ParameterStore& store);
+  explicit AdamWOptimizer(ParameterStore& store);
 
   // One update from the gradients that the store holds, after clipping their global L2 norm to max_norm (0: no
   // clipping). Returns the norm before clipping. If it is not finite nothing is updated.
@@ -24,7 +24,6 @@ class AdamWOptimizer {
   View moment2() const { return moment2_.view(); }
 
  private:
-  Device& device_;
   ParameterStore& store_;
   OwnedTensor moment1_, moment2_, norm_, scale_;
   std::int64_t steps_ = 0;

@@ -95,7 +95,14 @@ Tensor Tape::empty_in_gradient(DType dtype, const Shape& shape) {
 }
 
 Tensor Tape::constant(DType dtype, const Shape& shape) {
-  return Tensor(View{{arena_.take(static_cast<std::size_t>(shape.count()) * size_of(dtype)), dtype, shape}});
+  return Tensor(
+      View{{arena_.take(static_cast<std::size_t>(shape.count()) * size_of(dtype)), dtype, shape, device_.place()}});
+}
+
+Tensor Tape::upload(const ConstView& values) {
+  const Tensor out = constant(values.dtype, values.shape);
+  device_.copy(out, values);
+  return out;
 }
 
 Tensor Tape::leaf(const View& view) {
@@ -113,7 +120,7 @@ Tensor Tape::reshaped(const Tensor& tensor, const Shape& shape) {
 }
 
 View Tape::pool_view(DType dtype, const Shape& shape) {
-  return {{pool_.take(static_cast<std::size_t>(shape.count()) * size_of(dtype)), dtype, shape}};
+  return {{pool_.take(static_cast<std::size_t>(shape.count()) * size_of(dtype)), dtype, shape, device_.place()}};
 }
 
 // One holder is the normal case and is not written down.

@@ -77,7 +77,8 @@ class Gradients {
 class Tape {
  public:
   // With recording off, ops only compute: the same model code serves training and inference.
-  explicit Tape(Device& device, bool recording = true) : device_(device), recording_(recording) {}
+  explicit Tape(Device& device, bool recording = true)
+      : device_(device), recording_(recording), arena_(device.place()), pool_(device.place()) {}
 
   Device& device() { return device_; }
   bool recording() const { return recording_; }
@@ -95,6 +96,8 @@ class Tape {
   Tensor empty_in_gradient(DType dtype, const Shape& shape);
   // A new activation without gradient: statistics that the backward pass needs, indices.
   Tensor constant(DType dtype, const Shape& shape);
+  // A new activation without gradient that holds a copy of values in host memory.
+  Tensor upload(const ConstView& values);
   // Memory that an op needs during its forward only; it goes back before the op returns.
   View borrow(DType dtype, const Shape& shape) { return pool_view(dtype, shape); }
   void give_back(const View& view) { release(view); }

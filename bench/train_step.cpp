@@ -115,7 +115,7 @@ Batches sft_batches(const Options& options) {
 
 nlohmann::json train(const Options& options, const ThinkerConfig& config, Device& device, DType dtype) {
   const auto model = ThinkerModel::create(config, dtype, 1, device);
-  AdamWOptimizer optimizer(device, model->store);
+  AdamWOptimizer optimizer(model->store);
   const Batches batches = options.sft.empty() ? random_batches(options, config.vocab_size) : sft_batches(options);
   Tape tape(device);
   tape.set_recompute(options.recompute);

@@ -2,19 +2,68 @@
 
 #include <omp.h>
 
+#include <charconv>
+#include <cstring>
 #include <stdexcept>
 
 namespace omni {
+namespace {
 
-Device::Device(int threads) : cpu_{threads > 0 ? threads : omp_get_max_threads(), &workspace_} {
+[[noreturn]] void fail(const std::string& name) {
+  throw std::runtime_error("device: expected cpu, cuda or cuda:N, found \"" + name + "\"");
+}
+
+// The N of "cuda:N"; 0 for "cuda".
+int index_of(const std::string& name) {
+  const std::string_view rest = std::string_view(name).substr(4);
+  if (rest.empty()) return 0;
+  int index = 0;
+  const char* end = rest.data() + rest.size();
+  const auto parsed = std::from_chars(rest.data() + 1, end, index);
+  if (rest[0] != ':' || parsed.ec != std::errc() || parsed.ptr != end || index < 0) fail(name);
+  return index;
+}
+
+}  // namespace
+
+Device::Device(int threads, std::shared_ptr<CudaDevice> cuda)
+    : cpu_{threads > 0 ? threads : omp_get_max_threads(), &workspace_}, cuda_(std::move(cuda)) {
   omp_set_num_threads(cpu_.threads);
 }
 
 Device Device::named(const std::string& name, int threads) {
-  if (name == "cpu") return Device(threads);
-  if (name.starts_with("cuda"))
-    throw std::runtime_error("device: this build has no CUDA kernels (it was made without nvcc), use device=cpu");
-  throw std::runtime_error("device: expected cpu or cuda, found \"" + name + "\"");
+  if (name == "cpu") return Device(threads, nullptr);
+  if (!name.starts_with("cuda")) fail(name);
+  [[maybe_unused]] const int index = index_of(name);
+  if constexpr (kHasCuda) return Device(threads, std::make_shared<CudaDevice>(index));
+  throw std::runtime_error("device: this build has no CUDA kernels (it was made without nvcc), use device=cpu");
 }
+
+void Device::copy(const View& to, const ConstView& from) {
+  if (to.bytes() != from.bytes())
+    throw std::invalid_argument("copy of " + Check::text(from) + " to " + Check::text(to));
+  const auto bytes = static_cast<std::size_t>(to.bytes());
+  if constexpr (kHasCuda) {
+    if (cuda_) return cuda_->copy(to.data, to.place, from.data, from.place, bytes);
+  }
+  if (bytes != 0) std::memcpy(to.data, from.data, bytes);
+}
+
+ConstView Device::on_host(const ConstView& view, std::vector<OwnedTensor>& memory) {
+  if (view.place == Place::host) return view;
+  memory.emplace_back(view.dtype, view.shape);
+  copy(memory.back(), view);
+  return memory.back();
+}
+
+void Device::synchronize() {
+  if constexpr (kHasCuda) {
+    if (cuda_) cuda_->synchronize();
+  }
+}
+
+const CudaContext* Device::cuda_context() const { return cuda_ ? &cuda_->context() : nullptr; }
+
+std::string Device::name() const { return cuda_ ? cuda_->name() : "cpu"; }
 
 }  // namespace omni

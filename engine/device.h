@@ -2,54 +2,86 @@
 // Device: the only door to the kernels.
 
 #include <chrono>
+#include <memory>
 #include <string>
+#include <vector>
 
+#include "engine/cuda_device.h"
+#include "engine/memory.h"
 #include "engine/profiler.h"
+#include "kernels/cuda/runtime.h"
 #include "kernels/instruction.h"
 
 namespace omni {
 
 // Finds the overload of an instruction's own header by argument-dependent lookup.
-template <class Op>
-void execute(const CpuContext& cpu, const Op& op) {
-  run(cpu, op);
+template <class Context, class Op>
+void execute(const Context& context, const Op& op) {
+  run(context, op);
 }
 
 class Device {
  public:
   // The CPU with `threads` OpenMP threads, 0 for as many as the process may use.
-  static Device cpu(int threads = 0) { return Device(threads); }
-  // "cpu"; "cuda" is an error in a build without CUDA kernels.
+  static Device cpu(int threads = 0) { return Device(threads, nullptr); }
+  // "cpu", "cuda" (the first GPU) or "cuda:N". The latter are errors in a build without CUDA kernels.
   static Device named(const std::string& name, int threads = 0);
 
   Device(Device&&) = delete;  // contexts point into the device
 
-  // Checks the instruction's operands, then executes it; profiled if the profiler is on.
+  // Checks the instruction's operands, then executes it; profiled if the profiler is on. On a GPU the instruction is
+  // enqueued and may still be at work when this returns.
   template <class Op>
   void run(const Op& op) {
-    if (profiler_.mode() == Profiler::Mode::off) {
-      Check check(Op::name);
-      op.check(check);
-      execute(cpu_, op);
-      return;
-    }
-    Check check(Op::name, profiler_.mode() == Profiler::Mode::list);
+    const bool listed = profiler_.mode() == Profiler::Mode::list;
+    Check check(Op::name, listed, place());
     op.check(check);
+    if (profiler_.mode() == Profiler::Mode::off) return execute_here(op);
+    synchronize();
     const auto begin = std::chrono::steady_clock::now();
-    execute(cpu_, op);
+    execute_here(op);
+    synchronize();
     const std::chrono::duration<double> elapsed = std::chrono::steady_clock::now() - begin;
     profiler_.add(Op::name, check.operands(), op.work(), elapsed.count());
   }
 
+  // Where the operands of instructions must lie.
+  Place place() const { return cuda_ ? Place::cuda : Place::host; }
+  bool is_cpu() const { return !cuda_; }
+  // Copies the bytes of `from`, in order with the instructions, between any two places. Host memory that is read may be
+  // changed as soon as this returns; host memory that is written holds the bytes when this returns.
+  void copy(const View& to, const ConstView& from);
+  // `view` itself if it lies in host memory, else a copy of it, which is added to `memory`.
+  ConstView on_host(const ConstView& view, std::vector<OwnedTensor>& memory);
+  // The one element of a view, when all instructions so far have run.
+  template <class T>
+  T read(const ConstView& view) {
+    T value{};
+    copy(view_of(&value, view.shape), view);
+    return value;
+  }
+  // Waits until all instructions have run. Throws std::invalid_argument if one found a value that it cannot use.
+  void synchronize();
+
   Profiler& profiler() { return profiler_; }
   const CpuContext& cpu_context() const { return cpu_; }
-  std::string name() const { return "cpu"; }
+  const CudaContext* cuda_context() const;  // null on the CPU
+  std::string name() const;                 // "cpu", "cuda:0 NVIDIA GeForce RTX 3090"
 
  private:
-  explicit Device(int threads);
+  Device(int threads, std::shared_ptr<CudaDevice> cuda);
+
+  template <class Op>
+  void execute_here(const Op& op) {
+    if constexpr (kHasCuda) {
+      if (cuda_) return execute(cuda_->context(), op);
+    }
+    execute(cpu_, op);
+  }
 
   Workspace workspace_;
   CpuContext cpu_;
+  std::shared_ptr<CudaDevice> cuda_;
   Profiler profiler_;
 };
 

@@ -1,35 +1,28 @@
 #include "engine/memory.h"
 
-#include <sys/mman.h>
-
 #include <algorithm>
 #include <cstring>
-#include <new>
+
+#include "kernels/cuda/runtime.h"
 
 namespace omni {
 namespace {
 
-constexpr std::size_t kLine = 64, kHugePage = std::size_t{2} << 20;
+constexpr std::size_t kLine = 64;
 
 std::size_t round_up(std::size_t bytes, std::size_t unit) { return (bytes + unit - 1) / unit * unit; }
 
 }  // namespace
 
-Buffer::Buffer(std::size_t bytes) : bytes_(bytes) {
-  const bool large = bytes >= kHugePage;
-  const std::size_t alignment = large ? kHugePage : kLine;
-  void* pointer = std::aligned_alloc(alignment, round_up(std::max<std::size_t>(bytes, 1), alignment));
-  if (pointer == nullptr) throw std::bad_alloc();
-#ifdef MADV_HUGEPAGE
-  if (large) madvise(pointer, round_up(bytes, alignment), MADV_HUGEPAGE);  // a hint: its failure changes nothing
-#endif
-  memory_.reset(static_cast<std::byte*>(pointer));
-}
-
-void Buffer::Free::operator()(std::byte* pointer) const { std::free(pointer); }
-
-OwnedTensor::OwnedTensor(DType dtype, const Shape& shape)
-    : buffer_(static_cast<std::size_t>(shape.count()) * size_of(dtype)), view_{{buffer_.data(), dtype, shape}} {
+OwnedTensor::OwnedTensor(DType dtype, const Shape& shape, Place place)
+    : buffer_(static_cast<std::size_t>(shape.count()) * size_of(dtype), memory_of(place)),
+      view_{{buffer_.data(), dtype, shape, place}} {
+  if constexpr (kHasCuda) {
+    if (place == Place::cuda) {
+      cuda_zero(buffer_.data(), buffer_.bytes());
+      return;
+    }
+  }
   std::memset(buffer_.data(), 0, buffer_.bytes());
 }
 
@@ -39,7 +32,7 @@ void* Arena::take(std::size_t bytes) {
     ++chunk_;
     offset_ = 0;
   }
-  if (chunk_ == chunks_.size()) chunks_.emplace_back(std::max(need, chunk_bytes_));
+  if (chunk_ == chunks_.size()) chunks_.emplace_back(std::max(need, chunk_bytes_), kind_);
   void* block = chunks_[chunk_].data() + offset_;
   offset_ += need;
   used_ += need;

@@ -4,36 +4,18 @@
 #include <cstddef>
 #include <cstdint>
 #include <map>
-#include <memory>
 #include <vector>
 
+#include "kernels/buffer.h"
 #include "kernels/view.h"
 
 namespace omni {
-
-// A block of memory with one owner, 64-byte aligned (2 MiB where large, backed by huge pages where the system has
-// them).
-class Buffer {
- public:
-  Buffer() = default;
-  explicit Buffer(std::size_t bytes);  // undefined content; throws std::bad_alloc with no memory left
-
-  std::byte* data() const { return memory_.get(); }
-  std::size_t bytes() const { return bytes_; }
-
- private:
-  struct Free {
-    void operator()(std::byte* pointer) const;
-  };
-  std::unique_ptr<std::byte[], Free> memory_;
-  std::size_t bytes_ = 0;
-};
 
 // A tensor that owns its memory: parameters, caches, batches. Zero-filled.
 class OwnedTensor {
  public:
   OwnedTensor() = default;
-  OwnedTensor(DType dtype, const Shape& shape);
+  OwnedTensor(DType dtype, const Shape& shape, Place place = Place::host);
   View view() const { return view_; }
   operator View() const { return view_; }       // NOLINT: used wherever a view is
   operator ConstView() const { return view_; }  // NOLINT
@@ -51,7 +33,8 @@ class OwnedTensor {
 // step before allocates nothing.
 class Arena {
  public:
-  explicit Arena(std::size_t chunk_bytes = std::size_t{64} << 20) : chunk_bytes_(chunk_bytes) {}
+  explicit Arena(Place place = Place::host, std::size_t chunk_bytes = std::size_t{64} << 20)
+      : kind_(memory_of(place)), chunk_bytes_(chunk_bytes) {}
 
   void* take(std::size_t bytes);  // 64-byte aligned, undefined content
   void reset();
@@ -60,6 +43,7 @@ class Arena {
   std::uint64_t allocations() const { return chunks_.size(); }  // system allocations so far
 
  private:
+  MemoryKind kind_;
   std::size_t chunk_bytes_;
   std::vector<Buffer> chunks_;
   std::size_t chunk_ = 0, offset_ = 0, used_ = 0;
@@ -68,6 +52,7 @@ class Arena {
 // Recycles blocks by size: gradients of activations live from their first consumer's backward to their producer's.
 class Pool {
  public:
+  explicit Pool(Place place = Place::host) : arena_(place) {}
   void* take(std::size_t bytes);
   void give_back(void* block);  // a block that take() returned
   std::size_t reserved() const { return arena_.reserved(); }

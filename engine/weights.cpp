@@ -119,4 +119,11 @@ WeightSource open_weights(const fs::path& path) {
   return source;
 }
 
+void copy_converted(Device& device, const ConstView& from, const View& to) {
+  if (to.place == Place::host) return copy_converted(from, to);
+  const OwnedTensor converted(to.dtype, to.shape);
+  copy_converted(from, converted);
+  device.copy(to, converted);
+}
+
 }  // namespace omni

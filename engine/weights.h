@@ -8,6 +8,7 @@
 #include <unordered_map>
 #include <vector>
 
+#include "engine/device.h"
 #include "engine/pth.h"
 #include "engine/safetensors.h"
 
@@ -53,5 +54,7 @@ WeightSource open_weights(const std::filesystem::path& path);
 // too large becomes infinite); other dtypes only to themselves. Shapes must be equal. The two must not overlap.
 // Throws std::runtime_error.
 void copy_converted(const ConstView& from, const View& to);
+// The same for `to` in the memory of a device.
+void copy_converted(Device& device, const ConstView& from, const View& to);
 
 }  // namespace omni

@@ -1,11 +1,7 @@
 #include "kernels/instruction.h"
 
-#include <new>
-
 namespace omni {
 namespace {
-
-constexpr std::align_val_t kLine{64};
 
 // "y, gate, up" -> {"y", "gate", "up"}
 std::vector<std::string> split_names(std::string_view names) {
@@ -28,7 +24,9 @@ void Check::same_list(const char* names, std::span<const ConstView> views) {
   bool equal = true;
   for (const ConstView& view : views)
     equal = equal && view && view.dtype == views[0].dtype && view.shape == views[0].shape;
-  if (equal && !collect_) return;
+  bool reachable = true;
+  for (const ConstView& view : views) reachable = reachable && is_reachable(view);
+  if (equal && reachable && !collect_) return;
   const std::vector<std::string> each = split_names(names);
   std::string found;
   for (std::size_t i = 0; i < views.size(); ++i) {
@@ -37,16 +35,5 @@ void Check::same_list(const char* names, std::span<const ConstView> views) {
   }
   if (!equal) fail(std::string(names) + " must have one shape and dtype, found " + found);
 }
-
-std::byte* Workspace::get(std::size_t bytes) {
-  if (bytes > capacity_) {
-    memory_.reset();
-    memory_.reset(static_cast<std::byte*>(::operator new(bytes, kLine)));
-    capacity_ = bytes;
-  }
-  return memory_.get();
-}
-
-void Workspace::Free::operator()(std::byte* pointer) const { ::operator delete(pointer, kLine); }
 
 }  // namespace omni

@@ -6,19 +6,20 @@
 //   void check(Check& that) const;   // preconditions, in the words of Check; kernels themselves check nothing
 //   Work work() const;               // bytes that must move and floating-point operations, for the roofline
 //
-// `void run(const CpuContext&, const Op&)` executes it. Device::run (engine/device.h) is the only caller outside tests.
+// `void run(const CpuContext&, const Op&)` executes it on the CPU, `void run(const CudaContext&, const Op&)` on a GPU.
+// Device::run (engine/device.h) is the only caller outside tests.
 //
 // Gradient convention, the same everywhere: gradients of activations are overwritten; gradients of parameters are
 // overwritten when `accumulate` is false and added to when it is true.
 
 #include <cstddef>
 #include <cstdint>
-#include <memory>
 #include <span>
 #include <string>
 #include <string_view>
 #include <vector>
 
+#include "kernels/buffer.h"
 #include "kernels/view.h"
 
 namespace omni {
@@ -35,7 +36,9 @@ struct Work {
 // collects what it has seen, so that a trace can list the operands of each op.
 class Check {
  public:
-  explicit Check(const char* instruction, bool collect = false) : instruction_(instruction), collect_(collect) {}
+  // `place`: whose memory the operands must lie in.
+  explicit Check(const char* instruction, bool collect = false, Place place = Place::host)
+      : instruction_(instruction), collect_(collect), place_(place) {}
 
   // All views (names: "y, gate, up") have one shape and dtype. An absent one is an error.
   template <class... Views>
@@ -83,27 +86,17 @@ class Check {
  private:
   [[noreturn]] void fail(const std::string& message) const;
   void same_list(const char* names, std::span<const ConstView> views);
+  bool is_reachable(const ConstView& view) const { return view.place == place_ || view.place == Place::managed; }
   void list(const char* name, const ConstView& view) {
+    if (view && !is_reachable(view))
+      fail(std::string(name) + " must lie in " + name_of(place_) + " memory, found " + name_of(view.place));
     if (collect_) operands_ += (operands_.empty() ? "" : ", ") + std::string(name) + " " + text(view);
   }
 
   const char* instruction_;
   bool collect_;
+  Place place_;
   std::string operands_;
-};
-
-// Scratch memory of a context: grows to the largest request and is then reused, so that a warm step allocates nothing.
-class Workspace {
- public:
-  // Memory of at least `bytes` bytes, 64-byte aligned, undefined content, valid until the next call.
-  std::byte* get(std::size_t bytes);
-
- private:
-  struct Free {
-    void operator()(std::byte* pointer) const;
-  };
-  std::unique_ptr<std::byte[], Free> memory_;
-  std::size_t capacity_ = 0;
 };
 
 // Where a CPU instruction runs: the number of OpenMP threads and their scratch memory.
@@ -124,6 +117,23 @@ struct CpuContext {
     const std::int64_t stride = (count + line - 1) / line * line;  // no two parts share a cache line
     return {reinterpret_cast<T*>(workspace->get(static_cast<std::size_t>(parts * stride) * sizeof(T))), stride};
   }
+};
+
+// What a CUDA kernel found wrong with the values in its operands; it clamps them and goes on. The device reads this
+// when it next waits for its stream, and throws.
+struct CudaFault {
+  enum Kind : std::int32_t { none, embedding_id, cross_entropy_target };
+  Kind kind;
+  std::int64_t value, limit;  // value is not in 0 .. limit - 1
+};
+
+// Where a CUDA instruction runs. Pointers to CUDA's own types are void*, so that this header needs none of CUDA's.
+struct CudaContext {
+  void* stream = nullptr;          // cudaStream_t; every instruction only enqueues on it
+  void* blas = nullptr;            // cublasLtHandle_t
+  Workspace* workspace = nullptr;  // in GPU memory; one user at a time, in stream order
+  CudaFault* fault = nullptr;      // pinned
+  int multiprocessors = 0;
 };
 
 }  // namespace omni

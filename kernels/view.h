@@ -1,5 +1,6 @@
 #pragma once
-// Views: a pointer, a dtype and a shape. Contiguous, row-major, at most four dimensions, no ownership.
+// Views: a pointer, a dtype, a shape, and whose memory it is. Contiguous, row-major, at most four dimensions, no
+// ownership.
 
 #include <array>
 #include <cstdint>
@@ -11,6 +12,17 @@
 #include "kernels/dtype.h"
 
 namespace omni {
+
+// Whose memory a pointer points to.
+enum class Place : std::uint8_t {
+  host,
+  cuda,     // of a GPU: the host must not touch it
+  managed,  // CUDA's unified memory, for both
+};
+
+constexpr const char* name_of(Place place) {
+  return place == Place::host ? "host" : place == Place::cuda ? "cuda" : "managed";
+}
 
 class Shape {
  public:
@@ -67,6 +79,7 @@ struct BasicView {
   Pointer data = nullptr;
   DType dtype = DType::f32;
   Shape shape;
+  Place place = Place::host;
 
   explicit operator bool() const { return data != nullptr; }  // an optional operand that is absent has no data
   std::int64_t count() const { return shape.count(); }
@@ -88,9 +101,23 @@ struct View : BasicView<void*> {};
 
 struct ConstView : BasicView<const void*> {
   ConstView() = default;
-  ConstView(const void* pointer, DType type, const Shape& sizes) : BasicView{pointer, type, sizes} {}
-  ConstView(const View& view) : BasicView{view.data, view.dtype, view.shape} {}  // NOLINT: a view decays to a const one
+  ConstView(const void* pointer, DType type, const Shape& sizes, Place place = Place::host)
+      : BasicView{pointer, type, sizes, place} {}
+  ConstView(const View& view)
+      : BasicView{view.data, view.dtype, view.shape, view.place} {}  // NOLINT: a view decays to a const one
 };
+
+// The part of a view that begins after `offset` elements.
+inline View slice(const View& whole, std::int64_t offset, const Shape& shape) {
+  if (!whole) return {};
+  return {{static_cast<std::byte*>(whole.data) + offset * static_cast<std::int64_t>(size_of(whole.dtype)), whole.dtype,
+           shape, whole.place}};
+}
+inline ConstView slice(const ConstView& whole, std::int64_t offset, const Shape& shape) {
+  if (!whole) return {};
+  return {static_cast<const std::byte*>(whole.data) + offset * static_cast<std::int64_t>(size_of(whole.dtype)),
+          whole.dtype, shape, whole.place};
+}
 
 // Views of plain C++ arrays.
 template <class T>

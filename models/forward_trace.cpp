@@ -12,11 +12,12 @@ std::vector<NamedTensor> trace_forward(Device& device, ThinkerModel& model, cons
   std::vector<NamedTensor> out;
   const Observer record = [&](const std::string& name, const ConstView& value) {
     out.push_back({name, OwnedTensor(DType::f32, value.shape)});
-    copy_converted(value, out.back().tensor);
+    std::vector<OwnedTensor> memory;
+    copy_converted(device.on_host(value, memory), out.back().tensor);
   };
   Tape tape(device);  // recording: the balancing loss exists in training only
   if (!labels) {
-    const Thinker::Output forward = model.thinker(tape, input_ids, {}, 0, record);
+    const Thinker::Output forward = model.thinker(tape, tape.upload(input_ids), {}, 0, record);
     record("text_logits", model.thinker.logits(tape, forward.hidden));
     return out;
   }
@@ -30,7 +31,7 @@ std::vector<NamedTensor> trace_forward(Device& device, ThinkerModel& model, cons
     out.push_back({"aux_loss", OwnedTensor(DType::f32, {1})});
   if (!gradients) return out;
   tape.backward(loss.loss);
-  model.store.complete_gradients(device);
+  model.store.complete_gradients();
   for (const auto& [name, gradient] : model.store.named_gradients()) record("grad." + name, gradient);
   return out;
 }

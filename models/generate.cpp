@@ -12,16 +12,17 @@ TextSequence::TextSequence(Device& device, ThinkerModel& model, std::int64_t cap
     : tape_(device, false),
       model_(model),
       capacity_(std::min(capacity, model.config.max_position_embeddings)),
-      starts_(DType::i64, {1}),
-      lengths_(DType::i64, {1}),
-      logits_(DType::f32, {model.config.vocab_size}) {
+      inputs_(DType::i64, {capacity_ + 2}, device.place()),
+      logits_(DType::f32, {1, model.config.vocab_size}, device.place()),
+      logits_on_host_(static_cast<std::size_t>(model.config.vocab_size)) {
   const ThinkerConfig& config = model.config;
   const Shape shape{1, capacity_, config.num_key_value_heads, config.head_dim};
+  const View starts = slice(inputs_.view(), 0, {1}), lengths = slice(inputs_.view(), 1, {1});
   memory_.reserve(static_cast<std::size_t>(2 * config.num_hidden_layers));
   for (std::int64_t layer = 0; layer < config.num_hidden_layers; ++layer) {
-    const View k = memory_.emplace_back(model.store.dtype(), shape),
-               v = memory_.emplace_back(model.store.dtype(), shape);
-    caches_.push_back({k, v, starts_, lengths_});
+    const View k = memory_.emplace_back(model.store.dtype(), shape, device.place()),
+               v = memory_.emplace_back(model.store.dtype(), shape, device.place());
+    caches_.push_back({k, v, starts, lengths});
   }
 }
 
@@ -51,20 +52,17 @@ std::span<float> TextSequence::append(std::int32_t id) {
 std::span<float> TextSequence::forward(std::size_t first) {
   const std::int64_t time = static_cast<std::int64_t>(ids_.size() - first),
                      length = static_cast<std::int64_t>(ids_.size());
-  *starts_.as<std::int64_t>() = static_cast<std::int64_t>(first);
-  *lengths_.as<std::int64_t>() = length;
+  inputs_on_host_ = {static_cast<std::int64_t>(first), length};
+  inputs_on_host_.insert(inputs_on_host_.end(), ids_.begin() + static_cast<std::ptrdiff_t>(first), ids_.end());
+  Device& device = tape_.device();
+  device.copy(slice(inputs_.view(), 0, {time + 2}), view_of(inputs_on_host_.data(), {time + 2}));
   tape_.reset();
-  const Tensor ids = tape_.constant(DType::i64, {1, time});
-  std::copy(ids_.begin() + static_cast<std::ptrdiff_t>(first), ids_.end(), ids.as<std::int64_t>());
-  const Tensor hidden = model_.thinker(tape_, ids, caches_, length).hidden;  // [1, time, hidden]
-  ConstView last = hidden;
-  last.data = static_cast<const std::byte*>(hidden.data) +
-              (time - 1) * hidden.width() * static_cast<std::int64_t>(size_of(hidden.dtype));
-  last.shape = {1, hidden.width()};
-  View logits = logits_;
-  logits.shape = {1, logits.count()};
-  tape_.run(Matmul{.c = logits, .a = last, .b = model_.thinker.head_weight(), .transpose_b = true});
-  return {logits_.as<float>(), static_cast<std::size_t>(logits.count())};
+  const Tensor hidden =
+      model_.thinker(tape_, slice(inputs_.view(), 2, {1, time}), caches_, length).hidden;  // [1, time, hidden]
+  const View last = slice(static_cast<const View&>(hidden), (time - 1) * hidden.width(), {1, hidden.width()});
+  tape_.run(Matmul{.c = logits_, .a = last, .b = model_.thinker.head_weight(), .transpose_b = true});
+  device.copy(view_of(logits_on_host_.data(), logits_.view().shape), logits_);
+  return logits_on_host_;
 }
 
 std::vector<std::int32_t> generate(TextSequence& sequence, std::span<const std::int32_t> prompt,

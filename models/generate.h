@@ -35,7 +35,10 @@ class TextSequence {
   std::vector<std::int32_t> ids_;
   std::vector<OwnedTensor> memory_;  // keys and values of every layer
   std::vector<KeyValueCache> caches_;
-  OwnedTensor starts_, lengths_, logits_;
+  OwnedTensor inputs_;  // i64: the position of the first id of a call, the number of positions known then, the ids
+  std::vector<std::int64_t> inputs_on_host_;
+  OwnedTensor logits_;
+  std::vector<float> logits_on_host_;
 };
 
 struct GenerationSettings {

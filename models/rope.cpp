@@ -50,7 +50,7 @@ RopeTable::RopeTable(std::int64_t head_dim, double theta, std::int64_t max_posit
   }
 }
 
-RopeAngles RopeTable::angles(std::int64_t positions, DType dtype) {
+RopeAngles RopeTable::angles(Device& device, std::int64_t positions, DType dtype) {
   if (positions > max_positions_)
     throw std::runtime_error("sequence of " + std::to_string(positions) +
                              " positions: the model's max_position_embeddings is " + std::to_string(max_positions_));
@@ -60,12 +60,15 @@ RopeAngles RopeTable::angles(std::int64_t positions, DType dtype) {
     const std::int64_t rows =
         std::min(max_positions_, std::max<std::int64_t>({positions, 256, have ? 2 * have.shape[0] : 0}));
     const Shape shape{rows, static_cast<std::int64_t>(frequencies_.size())};
-    cosine_ = OwnedTensor(dtype, shape);
-    sine_ = OwnedTensor(dtype, shape);
+    const OwnedTensor cosine(dtype, shape), sine(dtype, shape);
     if (dtype == DType::f64)
-      fill(cosine_.as<double>(), sine_.as<double>(), rows, frequencies_, attention_factor_);
+      fill(cosine.as<double>(), sine.as<double>(), rows, frequencies_, attention_factor_);
     else
-      fill(cosine_.as<float>(), sine_.as<float>(), rows, frequencies_, attention_factor_);
+      fill(cosine.as<float>(), sine.as<float>(), rows, frequencies_, attention_factor_);
+    cosine_ = OwnedTensor(dtype, shape, device.place());
+    sine_ = OwnedTensor(dtype, shape, device.place());
+    device.copy(cosine_, cosine);
+    device.copy(sine_, sine);
   }
   return {cosine_, sine_};
 }

@@ -2,7 +2,7 @@
 // The table of rotary angles, with the YaRN stretch (Peng et al., arXiv 2309.00071).
 
 #include "autograd/ops/attention.h"
-#include "engine/memory.h"
+#include "engine/device.h"
 #include "models/config.h"
 
 namespace omni {
@@ -13,9 +13,10 @@ class RopeTable {
   // as checkpoints expect. `dtype` is that of the table: f32, or f64 beside f64 activations.
   RopeTable(std::int64_t head_dim, double theta, std::int64_t max_positions, const std::optional<YarnScaling>& yarn);
 
-  // Cosine and sine of at least the first `positions` positions, [>= positions, head_dim / 2]. Computed on demand;
+  // Cosine and sine of at least the first `positions` positions, [>= positions, head_dim / 2], in the memory of the
+  // device, which must be the same in all calls. Computed on demand;
   // throws std::runtime_error beyond max_positions. Earlier results stay valid until a larger request.
-  RopeAngles angles(std::int64_t positions, DType dtype);
+  RopeAngles angles(Device& device, std::int64_t positions, DType dtype);
 
   const std::vector<float>& frequencies() const { return frequencies_; }
 

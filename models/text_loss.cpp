@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <stdexcept>
+#include <vector>
 
 #include "autograd/ops/cross_entropy.h"
 #include "autograd/ops/elementwise.h"
@@ -16,47 +17,67 @@ constexpr std::int64_t kColumnUnit = 8, kRowUnit = 64;
 
 std::int64_t round_up(std::int64_t value, std::int64_t unit) { return (value + unit - 1) / unit * unit; }
 
-// Columns [0, n) of a [batch, time] matrix of ids.
-Tensor first_columns(Tape& tape, const ConstView& ids, std::int64_t n) {
-  Tensor out = tape.constant(DType::i64, {ids.shape[0], n});
+// What a step reads of a batch, written side by side on the host, so that one copy takes it to the device.
+class Inputs {
+ public:
+  explicit Inputs(std::int64_t count) : values_(static_cast<std::size_t>(count)) {}
+
+  // Room for `count` more values.
+  std::int64_t* take(std::int64_t count) {
+    std::int64_t* out = values_.data() + used_;
+    used_ += count;
+    return out;
+  }
+  // Where the values that take() returned lie on the device. After upload().
+  Tensor on_device(const std::int64_t* taken, const Shape& shape) const {
+    return Tensor(slice(static_cast<const View&>(block_), taken - values_.data(), shape));
+  }
+  void upload(Tape& tape) { block_ = tape.upload(view_of(values_.data(), {used_})); }
+
+ private:
+  std::vector<std::int64_t> values_;
+  std::int64_t used_ = 0;
+  Tensor block_;
+};
+
+// Columns [0, columns) of a [batch, time] matrix of ids.
+std::int64_t* first_columns(Inputs& inputs, const ConstView& ids, std::int64_t columns) {
+  std::int64_t* out = inputs.take(ids.shape[0] * columns);
   for (std::int64_t b = 0; b < ids.shape[0]; ++b)
-    std::copy_n(ids.as<std::int64_t>() + b * ids.shape[1], n, out.as<std::int64_t>() + b * n);
+    std::copy_n(ids.as<std::int64_t>() + b * ids.shape[1], columns, out + b * columns);
   return out;
 }
 
 // The positions that predict a label, among the first `columns` columns.
 struct LabelledRows {
-  Tensor source, inverse, targets;  // i64 [count], [batch * columns], [count]
+  std::int64_t count;
+  std::int64_t *source, *inverse, *targets;  // [count], [batch * columns], [count]
 };
 
-LabelledRows labelled_rows(Tape& tape, const ConstView& labels, std::int64_t columns, std::int64_t labelled) {
+LabelledRows labelled_rows(Inputs& inputs, const ConstView& labels, std::int64_t columns, std::int64_t count) {
   const std::int64_t batch = labels.shape[0], time = labels.shape[1];
-  const std::int64_t count = std::min(round_up(labelled, kRowUnit), batch * columns);
-  LabelledRows rows{tape.constant(DType::i64, {count}), tape.constant(DType::i64, {batch * columns}),
-                    tape.constant(DType::i64, {count})};
-  auto *source = rows.source.as<std::int64_t>(), *inverse = rows.inverse.as<std::int64_t>(),
-       *targets = rows.targets.as<std::int64_t>();
-  std::fill_n(source, count, -1);
-  std::fill_n(targets, count, kIgnored);
+  const LabelledRows rows{count, inputs.take(count), inputs.take(batch * columns), inputs.take(count)};
+  std::fill_n(rows.source, count, -1);
+  std::fill_n(rows.targets, count, kIgnored);
   std::int64_t next = 0;
   for (std::int64_t b = 0; b < batch; ++b)
     for (std::int64_t t = 0; t < columns; ++t) {
       const std::int64_t label = t + 1 < time ? labels.as<std::int64_t>()[b * time + t + 1] : kIgnored;
-      inverse[b * columns + t] = label == kIgnored ? -1 : next;
+      rows.inverse[b * columns + t] = label == kIgnored ? -1 : next;
       if (label == kIgnored) continue;
-      source[next] = b * columns + t;
-      targets[next++] = label;
+      rows.source[next] = b * columns + t;
+      rows.targets[next++] = label;
     }
   return rows;
 }
 
 // labels moved one column to the left: what each position predicts.
-Tensor shifted(Tape& tape, const ConstView& labels) {
+std::int64_t* shifted(Inputs& inputs, const ConstView& labels) {
   const std::int64_t batch = labels.shape[0], time = labels.shape[1];
-  Tensor out = tape.constant(DType::i64, {batch * time});
+  std::int64_t* out = inputs.take(batch * time);
   for (std::int64_t b = 0; b < batch; ++b)
     for (std::int64_t t = 0; t < time; ++t)
-      out.as<std::int64_t>()[b * time + t] = t + 1 < time ? labels.as<std::int64_t>()[b * time + t + 1] : kIgnored;
+      out[b * time + t] = t + 1 < time ? labels.as<std::int64_t>()[b * time + t + 1] : kIgnored;
   return out;
 }
 
@@ -79,22 +100,23 @@ TextLoss text_loss(Tape& tape, Thinker& thinker, const ConstView& input_ids, con
   const bool skip = padding == Padding::skip;
   const std::int64_t columns =
       skip && !thinker.config().use_moe ? std::clamp<std::int64_t>(round_up(last, kColumnUnit), 1, time) : time;
-  const Thinker::Output out =
-      thinker(tape,
-              columns < time ? first_columns(tape, input_ids, columns)
-                             : Tensor(View{{const_cast<void*>(input_ids.data), DType::i64, input_ids.shape}}),
-              {}, 0, observer);
-  const Tensor hidden = Tape::reshaped(out.hidden, {batch * columns, out.hidden.width()});
+  const std::int64_t positions = batch * columns;
+  const std::int64_t count = skip ? std::min(round_up(labelled, kRowUnit), positions) : 0;
+  Inputs inputs(3 * positions + 2 * count);
+  const std::int64_t* ids = first_columns(inputs, input_ids, columns);
+  const LabelledRows rows = skip ? labelled_rows(inputs, labels, columns, count) : LabelledRows{};
+  const std::int64_t* targets = skip ? rows.targets : shifted(inputs, labels);
+  inputs.upload(tape);
+
+  const Thinker::Output out = thinker(tape, inputs.on_device(ids, {batch, columns}), {}, 0, observer);
+  Tensor hidden = Tape::reshaped(out.hidden, {positions, out.hidden.width()});
+  if (skip)
+    hidden =
+        gather_rows(tape, hidden, inputs.on_device(rows.source, {count}), inputs.on_device(rows.inverse, {positions}));
+  const Tensor logits = thinker.logits(tape, hidden);  // [count, vocab_size], or [batch * time, vocab_size]
+  if (observer && !skip) observer("text_logits", Tape::reshaped(logits, {batch, time, logits.width()}));
   TextLoss result{{}, {}, out.aux_loss, labelled};
-  if (skip) {
-    const LabelledRows rows = labelled_rows(tape, labels, columns, labelled);
-    const Tensor logits = thinker.logits(tape, gather_rows(tape, hidden, rows.source, rows.inverse));
-    result.text_loss = cross_entropy(tape, logits, rows.targets);
-  } else {
-    const Tensor logits = thinker.logits(tape, hidden);  // [batch * time, vocab_size]
-    if (observer) observer("text_logits", Tape::reshaped(logits, {batch, time, logits.width()}));
-    result.text_loss = cross_entropy(tape, logits, shifted(tape, labels));
-  }
+  result.text_loss = cross_entropy(tape, logits, inputs.on_device(targets, {skip ? count : positions}));
   result.loss = out.aux_loss ? add(tape, result.text_loss, out.aux_loss) : result.text_loss;
   return result;
 }

@@ -26,7 +26,8 @@ Thinker::Thinker(const Scope& scope, const ThinkerConfig& config)
 Thinker::Output Thinker::operator()(Tape& tape, const ConstView& ids, const std::vector<KeyValueCache>& caches,
                                     std::int64_t positions, const Observer& observer) {
   const Tensor embedded = embedding(tape, ids, embed_tokens_);  // [batch * time, hidden]
-  const RopeAngles angles = rope_.angles(caches.empty() ? ids.shape[1] : positions, wide_of(embedded.dtype));
+  const RopeAngles angles =
+      rope_.angles(tape.device(), caches.empty() ? ids.shape[1] : positions, wide_of(embedded.dtype));
   Residual residual{Tape::reshaped(embedded, {ids.shape[0], ids.shape[1], config_.hidden_size}), {}};
   if (observer) observer("thinker.embed", residual.stream);
   Output out;

@@ -24,8 +24,8 @@ class Thinker {
     Tensor hidden;    // [batch, time, hidden], after the final norm
     Tensor aux_loss;  // [1], the sum of the balancing losses; absent without experts
   };
-  // ids i64 [batch, time]. `caches` holds one cache per layer, or none; with caches, ids follow the cached positions
-  // and `positions` is the largest position of the batch plus one.
+  // ids i64 [batch, time] in the device's memory. `caches` holds one cache per layer, or none; with caches, ids follow
+  // the cached positions and `positions` is the largest position of the batch plus one.
   Output operator()(Tape& tape, const ConstView& ids, const std::vector<KeyValueCache>& caches = {},
                     std::int64_t positions = 0, const Observer& observer = {});
 

@@ -11,12 +11,12 @@ namespace {
 constexpr const char* kEmbedding = "model.embed_tokens.weight";
 constexpr const char* kHead = "lm_head.weight";
 
-void copy_parameter(const WeightSource& source, const std::string& name, const View& to) {
+void copy_parameter(Device& device, const WeightSource& source, const std::string& name, const View& to) {
   const ConstView from = source.at(name);
   if (!(from.shape == to.shape))
     throw std::runtime_error(source.path() + ": " + name + ": expected shape " + to.shape.text() + ", found " +
                              from.shape.text());
-  copy_converted(from, to);
+  copy_converted(device, from, to);
 }
 
 const char* config_dtype(DType dtype) {
@@ -35,17 +35,17 @@ std::unique_ptr<ThinkerModel> ThinkerModel::load(const std::filesystem::path& pa
   const ThinkerConfig config = load_config(is_directory ? path : path.parent_path() / "config.json");
   const WeightSource source = open_weights(path);
   std::unique_ptr<ThinkerModel> model(new ThinkerModel(config));
-  model->store.allocate(dtype, purpose);
-  load_parameters(model->store, source, config.tie_word_embeddings, device);
+  model->store.allocate(dtype, purpose, device);
+  load_parameters(model->store, source, config.tie_word_embeddings);
   return model;
 }
 
 std::unique_ptr<ThinkerModel> ThinkerModel::create(const ThinkerConfig& config, DType dtype, std::uint64_t seed,
                                                    Device& device) {
   std::unique_ptr<ThinkerModel> model(new ThinkerModel(config));
-  model->store.allocate(dtype, Purpose::training);
+  model->store.allocate(dtype, Purpose::training, device);
   model->store.initialize(seed);
-  model->store.refresh_copy(device);
+  model->store.refresh_copy();
   return model;
 }
 
@@ -65,29 +65,32 @@ void ThinkerModel::save(const std::filesystem::path& directory, DType dtype) con
                     {{"format", "pt"}});
 }
 
-void load_parameters(ParameterStore& store, const WeightSource& source, bool tied_head, Device& device) {
+void load_parameters(ParameterStore& store, const WeightSource& source, bool tied_head) {
   for (const auto& [name, view] : store.named_masters()) {
     if (!tied_head || name != kEmbedding) {
-      copy_parameter(source, name, view);
+      copy_parameter(store.device(), source, name, view);
       continue;
     }
-    if (source.contains(name) || !source.contains(kHead)) copy_parameter(source, name, view);
-    if (source.contains(kHead)) copy_parameter(source, kHead, view);
+    if (source.contains(name) || !source.contains(kHead)) copy_parameter(store.device(), source, name, view);
+    if (source.contains(kHead)) copy_parameter(store.device(), source, kHead, view);
   }
-  store.refresh_copy(device);
+  store.refresh_copy();
 }
 
 std::vector<NamedView> checkpoint_tensors(const ParameterStore& store, DType dtype, bool tied_head,
                                           std::vector<OwnedTensor>& memory) {
   std::vector<NamedView> out;
+  std::vector<OwnedTensor> downloaded;
   for (const auto& [name, view] : store.named_masters()) {
-    if (view.dtype == dtype) {
-      out.push_back({name, view});
-    } else {
+    std::vector<OwnedTensor>& kept = view.dtype == dtype ? memory : downloaded;
+    ConstView values = store.device().on_host(view, kept);
+    if (view.dtype != dtype) {
       memory.emplace_back(dtype, view.shape);
-      copy_converted(view, memory.back());
-      out.push_back({name, memory.back()});
+      copy_converted(values, memory.back());
+      values = memory.back();
+      downloaded.clear();
     }
+    out.push_back({name, values});
   }
   if (tied_head)
     for (std::size_t i = 0; i < out.size(); ++i)

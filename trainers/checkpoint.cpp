@@ -1,6 +1,5 @@
 #include "trainers/checkpoint.h"
 
-#include <cstring>
 #include <ostream>
 #include <stdexcept>
 
@@ -20,14 +19,15 @@ constexpr const char* kFormat = "omni checkpoint 1";
 // The part of a block with the layout of store.master() that belongs to one of its named views.
 View part_of(const View& block, const ParameterStore& store, const View& named) {
   const std::ptrdiff_t offset = static_cast<std::byte*>(named.data) - static_cast<std::byte*>(store.master().data);
-  return {{static_cast<std::byte*>(block.data) + offset, named.dtype, named.shape}};
+  return slice(block, offset / static_cast<std::ptrdiff_t>(size_of(named.dtype)), named.shape);
 }
 
 void save_optimizer(const fs::path& path, const ThinkerModel& model, const AdamWOptimizer& optimizer) {
   std::vector<NamedView> tensors;
+  std::vector<OwnedTensor> memory;
   for (const auto& [prefix, block] : {std::pair("moment1.", optimizer.moment1()), {"moment2.", optimizer.moment2()}})
     for (const auto& [name, view] : model.store.named_masters())
-      tensors.push_back({prefix + name, part_of(block, model.store, view)});
+      tensors.push_back({prefix + name, model.store.device().on_host(part_of(block, model.store, view), memory)});
   write_safetensors(path, tensors, {{"steps", std::to_string(optimizer.steps())}});
 }
 
@@ -164,7 +164,7 @@ void restore_optimizer(const Checkpoint& checkpoint, const ThinkerModel& model, 
       if (from.dtype != to.dtype || !(from.shape == to.shape))
         fail(file.path(), prefix + name + ": expected " + name_of(to.dtype) + " " + to.shape.text() + ", found " +
                               name_of(from.dtype) + " " + from.shape.text());
-      std::memcpy(to.data, from.data, static_cast<std::size_t>(to.bytes()));
+      model.store.device().copy(to, from);
     }
   const auto steps = file.metadata().find("steps");
   if (steps == file.metadata().end()) fail(file.path(), "the number of steps is missing");

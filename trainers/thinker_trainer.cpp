@@ -10,6 +10,7 @@
 #include <thread>
 
 #include "engine/machine.h"
+#include "kernels/elementwise/elementwise.h"
 #include "models/text_loss.h"
 #include "models/thinker_model.h"
 #include "trainers/batches.h"
@@ -86,8 +87,9 @@ class Trainer {
         identity_(identity),
         schedule_(schedule_of(recipe, *inputs_.source)),
         model_(start(checkpoint)),
-        optimizer_(device, model_->store),
+        optimizer_(model_->store),
         tape_(device),
+        losses_(DType::f32, {recipe.accumulation_steps, kLosses}, device.place()),
         done_(checkpoint ? checkpoint->state.step : 0),
         progress_(out, options.terminal, schedule_.steps),
         out_(out) {
@@ -140,7 +142,8 @@ class Trainer {
     const double share = 1.0 / static_cast<double>(range.end - range.first);
     step.epoch = range.first / inputs_.source->micro_batches_per_epoch() + 1;
     step.learning_rate = schedule_.learning_rate(recipe_.learning_rate, step.step);
-    for (std::int64_t i = range.first; i < range.end; ++i) accumulate(loader.next(), share, step);
+    for (std::int64_t i = range.first; i < range.end; ++i) accumulate(loader.next(), i - range.first, share, step);
+    add_losses(range, share, step);
     step.grad_norm = optimizer_.step(step.learning_rate, recipe_.grad_clip);
     if (!std::isfinite(step.grad_norm)) fail(step, "the gradient norm is " + std::to_string(step.grad_norm), range);
     step.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
@@ -148,21 +151,35 @@ class Trainer {
     return step;
   }
 
-  // Forward and backward of one micro-batch. One without any label adds nothing: its mean loss would be 0 / 0.
-  void accumulate(const Batch& batch, double share, StepMetrics& step) {
+  // Forward and backward of one micro-batch; its losses stay on the device until the step's work is under way. One
+  // without any label adds nothing: its mean loss would be 0 / 0.
+  void accumulate(const Batch& batch, std::int64_t index, double share, StepMetrics& step) {
     step.tokens += batch.tokens;
     step.labelled += batch.labelled;
     step.truncated += batch.truncated;
     step.flops += training_flops(inputs_.config, batch);
-    if (batch.labelled == 0) return;
+    const View losses = slice(losses_.view(), index * kLosses, {kLosses});
+    if (batch.labelled == 0) return device_.run(Fill{.y = losses, .value = 0});
     tape_.reset();
     const TextLoss loss = text_loss(tape_, model_->thinker, batch.input_ids, batch.labels);
-    const double value = *loss.loss.as<float>();
-    step.loss += share * value;
-    step.text_loss += share * static_cast<double>(*loss.text_loss.as<float>());
-    if (loss.aux_loss) step.aux_loss += share * static_cast<double>(*loss.aux_loss.as<float>());
-    if (!std::isfinite(value)) fail(step, "the loss is " + std::to_string(value), {batch.position, batch.position + 1});
+    device_.copy(slice(losses, 0, {1}), loss.loss);
+    device_.copy(slice(losses, 1, {1}), loss.text_loss);
+    if (loss.aux_loss) device_.copy(slice(losses, 2, {1}), loss.aux_loss);
     tape_.backward(loss.loss, share);
+  }
+
+  // The losses of the step's micro-batches, which the GPU has finished when this returns.
+  void add_losses(Schedule::Range range, double share, StepMetrics& step) {
+    std::vector<float> losses(static_cast<std::size_t>(losses_.view().count()));
+    device_.copy(view_of(losses.data(), losses_.view().shape), losses_);
+    for (std::int64_t i = 0; i < range.end - range.first; ++i) {
+      const float* one = losses.data() + i * kLosses;
+      step.loss += share * static_cast<double>(one[0]);
+      step.text_loss += share * static_cast<double>(one[1]);
+      step.aux_loss += share * static_cast<double>(one[2]);
+      if (!std::isfinite(one[0]))
+        fail(step, "the loss is " + std::to_string(one[0]), {range.first + i, range.first + i + 1});
+    }
   }
 
   [[noreturn]] void fail(const StepMetrics& step, const std::string& what, Schedule::Range range) {
@@ -195,6 +212,8 @@ class Trainer {
     folder.commit();
   }
 
+  static constexpr std::int64_t kLosses = 3;
+
   const Recipe& recipe_;
   const TrainOptions& options_;
   Device& device_;
@@ -205,6 +224,7 @@ class Trainer {
   std::unique_ptr<ThinkerModel> model_;
   AdamWOptimizer optimizer_;
   Tape tape_;
+  OwnedTensor losses_;  // loss, text_loss, aux_loss of every micro-batch of a step
   std::int64_t done_;
   Progress progress_;
   std::ostream& out_;

@@ -55,5 +55,9 @@ void run(const CpuContext&, const Gelu&);
 void run(const CpuContext&, const GeluBackward&);
 void run(const CpuContext&, const Silu&);
 void run(const CpuContext&, const SiluBackward&);
+void run(const CudaContext&, const Gelu&);
+void run(const CudaContext&, const GeluBackward&);
+void run(const CudaContext&, const Silu&);
+void run(const CudaContext&, const SiluBackward&);
 
 }  // namespace omni

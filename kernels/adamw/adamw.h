@@ -25,5 +25,6 @@ struct AdamW {
 };
 
 void run(const CpuContext&, const AdamW&);
+void run(const CudaContext&, const AdamW&);
 
 }  // namespace omni

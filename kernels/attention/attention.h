@@ -59,5 +59,7 @@ struct AttentionBackward {
 
 void run(const CpuContext&, const Attention&);
 void run(const CpuContext&, const AttentionBackward&);
+void run(const CudaContext&, const Attention&);
+void run(const CudaContext&, const AttentionBackward&);
 
 }  // namespace omni

@@ -27,5 +27,6 @@ struct CrossEntropy {
 };
 
 void run(const CpuContext&, const CrossEntropy&);
+void run(const CudaContext&, const CrossEntropy&);
 
 }  // namespace omni

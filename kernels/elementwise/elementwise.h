@@ -84,5 +84,12 @@ void run(const CpuContext&, const Scale&);
 void run(const CpuContext&, const ScaleByScalar&);
 void run(const CpuContext&, const AddBias&);
 void run(const CpuContext&, const BiasBackward&);
+void run(const CudaContext&, const Fill&);
+void run(const CudaContext&, const Copy&);
+void run(const CudaContext&, const Add&);
+void run(const CudaContext&, const Scale&);
+void run(const CudaContext&, const ScaleByScalar&);
+void run(const CudaContext&, const AddBias&);
+void run(const CudaContext&, const BiasBackward&);
 
 }  // namespace omni

@@ -32,5 +32,7 @@ struct EmbeddingBackward {
 
 void run(const CpuContext&, const Embedding&);
 void run(const CpuContext&, const EmbeddingBackward&);
+void run(const CudaContext&, const Embedding&);
+void run(const CudaContext&, const EmbeddingBackward&);
 
 }  // namespace omni

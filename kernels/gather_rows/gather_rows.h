@@ -21,5 +21,6 @@ struct GatherRows {
 };
 
 void run(const CpuContext&, const GatherRows&);
+void run(const CudaContext&, const GatherRows&);
 
 }  // namespace omni

@@ -18,5 +18,6 @@ struct GradientNorm {
 };
 
 void run(const CpuContext&, const GradientNorm&);
+void run(const CudaContext&, const GradientNorm&);
 
 }  // namespace omni

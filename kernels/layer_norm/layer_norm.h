@@ -42,5 +42,7 @@ struct LayerNormBackward {
 
 void run(const CpuContext&, const LayerNorm&);
 void run(const CpuContext&, const LayerNormBackward&);
+void run(const CudaContext&, const LayerNorm&);
+void run(const CudaContext&, const LayerNormBackward&);
 
 }  // namespace omni

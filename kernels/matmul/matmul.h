@@ -46,5 +46,6 @@ struct Matmul {
 };
 
 void run(const CpuContext&, const Matmul&);
+void run(const CudaContext&, const Matmul&);
 
 }  // namespace omni

@@ -126,5 +126,12 @@ void run(const CpuContext&, const GroupedMatmul&);
 void run(const CpuContext&, const GroupedMatmulWeightGradient&);
 void run(const CpuContext&, const MoeCombine&);
 void run(const CpuContext&, const MoeCombineBackward&);
+void run(const CudaContext&, const MoeRoute&);
+void run(const CudaContext&, const MoeRouteBackward&);
+void run(const CudaContext&, const MoeGatherBackward&);
+void run(const CudaContext&, const GroupedMatmul&);
+void run(const CudaContext&, const GroupedMatmulWeightGradient&);
+void run(const CudaContext&, const MoeCombine&);
+void run(const CudaContext&, const MoeCombineBackward&);
 
 }  // namespace omni

@@ -43,5 +43,7 @@ struct QkNormRopeBackward {
 
 void run(const CpuContext&, const QkNormRope&);
 void run(const CpuContext&, const QkNormRopeBackward&);
+void run(const CudaContext&, const QkNormRope&);
+void run(const CudaContext&, const QkNormRopeBackward&);
 
 }  // namespace omni

@@ -53,5 +53,8 @@ struct RmsNormBackward {
 void run(const CpuContext&, const RmsNorm&);
 void run(const CpuContext&, const AddRmsNorm&);
 void run(const CpuContext&, const RmsNormBackward&);
+void run(const CudaContext&, const RmsNorm&);
+void run(const CudaContext&, const AddRmsNorm&);
+void run(const CudaContext&, const RmsNormBackward&);
 
 }  // namespace omni

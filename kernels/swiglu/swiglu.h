@@ -29,5 +29,7 @@ struct SwiGluBackward {
 
 void run(const CpuContext&, const SwiGlu&);
 void run(const CpuContext&, const SwiGluBackward&);
+void run(const CudaContext&, const SwiGlu&);
+void run(const CudaContext&, const SwiGluBackward&);
 
 }  // namespace omni

@@ -77,8 +77,9 @@ TEST_CASE("self_attention gradient: groups, windows, bidirectional, lengths") {
            {AttentionMask{}, AttentionMask{.causal = false}, AttentionMask{.causal = true, .window = 3},
             AttentionMask{.causal = false, .window = 2}}) {
         CAPTURE(heads, kv_heads, head_dim, time, mask.causal, mask.window);
+        Device device = Device::cpu();
         RopeTable rope(head_dim, 100, 64, {});
-        const RopeAngles angles = rope.angles(time, DType::f64);
+        const RopeAngles angles = rope.angles(device, time, DType::f64);
         const OwnedTensor qkv = randn({2, time, (heads + 2 * kv_heads) * head_dim}, 1);
         OwnedParameter q_norm = make_parameter({head_dim}, 2), k_norm = make_parameter({head_dim}, 3);
         REQUIRE(gradcheck(
@@ -90,8 +91,9 @@ TEST_CASE("self_attention gradient: groups, windows, bidirectional, lengths") {
 }
 
 TEST_CASE("self_attention gradient across several blocks of keys") {
+  Device device = Device::cpu();
   RopeTable rope(4, 100, 256, {});
-  const RopeAngles angles = rope.angles(130, DType::f64);
+  const RopeAngles angles = rope.angles(device, 130, DType::f64);
   const OwnedTensor qkv = randn({1, 130, 12}, 1);
   OwnedParameter q_norm = make_parameter({4}, 2), k_norm = make_parameter({4}, 3);
   REQUIRE(gradcheck(

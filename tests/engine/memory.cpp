@@ -30,7 +30,7 @@ TEST_CASE("buffers are aligned, and tensors start as zeros") {
 }
 
 TEST_CASE("the arena hands out disjoint memory, and the same again after a reset") {
-  Arena arena(4096);
+  Arena arena(Place::host, 4096);
   const std::size_t requests[] = {1, 64, 100, 5000, 4096, 0, 33};
   std::vector<std::byte*> first;
   for (int round = 0; round < 3; ++round) {

@@ -58,5 +58,5 @@ TEST_CASE("totals come most expensive first, and the report measures against the
 TEST_CASE("a device is the CPU, and says why it is not another") {
   REQUIRE_NOTHROW(Device::named("cpu", 1));
   REQUIRE_THROWS_WITH(Device::named("cuda:1"), Catch::Contains("no CUDA kernels"));
-  REQUIRE_THROWS_WITH(Device::named("tpu"), Catch::Contains("expected cpu or cuda, found \"tpu\""));
+  REQUIRE_THROWS_WITH(Device::named("tpu"), Catch::Contains("expected cpu, cuda or cuda:N, found \"tpu\""));
 }

@@ -100,7 +100,7 @@ TEST_CASE("thirty training steps follow the original's curve and end at its weig
     const SafetensorsFile golden(folder / "curve.safetensors"), after(folder / "after_30_steps.safetensors");
     const ConstView ids = golden.at("input_ids"), labels = golden.at("labels"), curve = golden.at("curve");
     const Shape shape{ids.shape[1], ids.shape[2]};
-    AdamWOptimizer optimizer(device, model->store);
+    AdamWOptimizer optimizer(model->store);
     Tape tape(device);
     const std::vector<double> expected = values_of(curve);
     const std::int64_t steps = curve.shape[0];

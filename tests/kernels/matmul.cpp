@@ -29,10 +29,11 @@ struct Case {
   DType operands, result;
 };
 
-void check_case(const Case& size, bool transpose_a, bool transpose_b, bool accumulate, bool with_bias) {
+void check_case(const TestContext& context, const Case& size, bool transpose_a, bool transpose_b, bool accumulate,
+                bool with_bias) {
   const auto [m, n, k, operands, result] = size;
-  CAPTURE(m, n, k, name_of(operands), name_of(result), transpose_a, transpose_b, accumulate, with_bias);
-  const TestContext context;
+  CAPTURE(context.is_cpu(), m, n, k, name_of(operands), name_of(result), transpose_a, transpose_b, accumulate,
+          with_bias);
   const OwnedTensor a = randn(transpose_a ? Shape{k, m} : Shape{m, k}, 1, operands);
   const OwnedTensor b = randn(transpose_b ? Shape{n, k} : Shape{k, n}, 2, operands);
   const OwnedTensor bias = randn({n}, 3, wide_of(operands));
@@ -68,15 +69,18 @@ TEST_CASE("matmul agrees with a loop in double, for all transposes, at odd sizes
       for (const bool transpose_a : {false, true})
         for (const bool transpose_b : {false, true})
           for (const bool accumulate : {false, true})
-            check_case({m, n, k, operands, result}, transpose_a, transpose_b, accumulate, m % 2 == 0);
+            for (const TestContext& context : TestContext::all())
+              if (context.is_cpu() || operands != DType::f64)
+                check_case(context, {m, n, k, operands, result}, transpose_a, transpose_b, accumulate, m % 2 == 0);
 }
 
 TEST_CASE("matmul gives the same bits twice") {
-  const TestContext context;
-  const OwnedTensor a = randn({37, 129}, 1, DType::f32), b = randn({65, 129}, 2, DType::f32);
-  const OwnedTensor first = unwritten(DType::f32, {37, 65}), second = unwritten(DType::f32, {37, 65});
-  for (const OwnedTensor* c : {&first, &second}) context(Matmul{.c = *c, .a = a, .b = b, .transpose_b = true});
-  REQUIRE(same_bits(first, second));
+  for (const TestContext& context : TestContext::all()) {
+    const OwnedTensor a = randn({37, 129}, 1, DType::f32), b = randn({65, 129}, 2, DType::f32);
+    const OwnedTensor first = unwritten(DType::f32, {37, 65}), second = unwritten(DType::f32, {37, 65});
+    for (const OwnedTensor* c : {&first, &second}) context(Matmul{.c = *c, .a = a, .b = b, .transpose_b = true});
+    REQUIRE(same_bits(first, second));
+  }
 }
 
 TEST_CASE("matmul refuses operands that do not fit, by name") {

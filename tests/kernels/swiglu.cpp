@@ -8,9 +8,8 @@
 using namespace omni;
 
 TEST_CASE("swiglu and its backward agree with loops in double") {
-  const TestContext run;
-  for (const DType dtype : {DType::f32, DType::bf16, DType::f64})
-    for (const Shape& shape : awkward_shapes()) {
+  for (const TestContext& run : TestContext::all())
+    for (const auto& [dtype, shape] : awkward_operands(run)) {
       const Shape packed = shape.with_width(2 * shape.width());
       const OwnedTensor gate_up = randn(packed, 1, dtype, 3), dy = randn(shape, 2, dtype);
       const auto in = values_of(gate_up), dys = values_of(dy);

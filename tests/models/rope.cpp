@@ -6,8 +6,9 @@
 namespace omni {
 
 TEST_CASE("rotary angles of the model, at known positions") {
+  Device device = Device::cpu();
   RopeTable rope(96, 1e6, 32768, {});
-  const RopeAngles angles = rope.angles(32768, DType::f32);
+  const RopeAngles angles = rope.angles(device, 32768, DType::f32);
   struct Known {
     std::int64_t position, pair;
     double cosine, sine;
@@ -24,6 +25,7 @@ TEST_CASE("rotary angles of the model, at known positions") {
 }
 
 TEST_CASE("YaRN stretches slow frequencies by its factor and keeps fast ones") {
+  Device device = Device::cpu();
   const RopeTable plain(96, 1e6, 32768, {}), yarn(96, 1e6, 32768, YarnScaling{});
   const auto relative = [&](std::size_t i, double expected) {
     return std::abs(yarn.frequencies()[i] - expected) / expected;
@@ -40,11 +42,12 @@ TEST_CASE("YaRN stretches slow frequencies by its factor and keeps fast ones") {
 }
 
 TEST_CASE("the table grows on demand, up to the model's limit") {
+  Device device = Device::cpu();
   RopeTable rope(4, 100, 1000, {});
-  const double first = rope.angles(3, DType::f64).sine.as<double>()[2];
-  REQUIRE(rope.angles(900, DType::f64).sine.shape[0] >= 900);
-  REQUIRE(rope.angles(900, DType::f64).sine.as<double>()[2] == first);
-  REQUIRE_THROWS_WITH(rope.angles(1001, DType::f64), Catch::Contains("max_position_embeddings is 1000"));
+  const double first = rope.angles(device, 3, DType::f64).sine.as<double>()[2];
+  REQUIRE(rope.angles(device, 900, DType::f64).sine.shape[0] >= 900);
+  REQUIRE(rope.angles(device, 900, DType::f64).sine.as<double>()[2] == first);
+  REQUIRE_THROWS_WITH(rope.angles(device, 1001, DType::f64), Catch::Contains("max_position_embeddings is 1000"));
 }
 
 }  // namespace omni

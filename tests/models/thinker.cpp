@@ -52,7 +52,7 @@ Step run_step(ThinkerModel& model, Device& device, const PaddedBatch& batch, Pad
   Tape tape(device);
   const TextLoss loss = text_loss(tape, model.thinker, batch.ids, batch.labels, padding);
   tape.backward(loss.loss);
-  model.store.complete_gradients(device);
+  model.store.complete_gradients();
   Step out{values_of(loss.loss)[0], {}};
   for (const auto& [name, gradient] : model.store.named_gradients()) out.gradients.push_back(values_of(gradient));
   return out;
@@ -89,7 +89,8 @@ TEST_CASE("gradients of the whole model agree with differences in double") {
     config.router_aux_loss_coef = 0;  // exists on recording tapes only, differences need the value on any tape
     ParameterStore store;
     Thinker thinker(Scope(store), config);
-    store.allocate(DType::f64, Purpose::training);
+    Device device = Device::cpu();
+    store.allocate(DType::f64, Purpose::training, device);
     store.initialize(6);
     std::vector<Parameter*> parameters;
     for (Parameter& parameter : store.parameters()) {

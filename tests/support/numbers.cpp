@@ -7,9 +7,33 @@
 #include "engine/philox.h"
 
 namespace omni {
+namespace {
+
+// One GPU for the whole test program: setting it up takes longer than most tests.
+std::shared_ptr<Device> gpu() {
+  static const std::shared_ptr<Device> device =
+      cuda_device_count() > 0 ? std::shared_ptr<Device>(new Device(Device::named("cuda", 2))) : nullptr;
+  return device;
+}
+
+}  // namespace
+
+TestContext::TestContext(int threads) : device_(new Device(Device::cpu(threads))) {}
+
+std::vector<TestContext> TestContext::all() {
+  std::vector<TestContext> out{TestContext()};
+  if (gpu()) out.push_back(TestContext(gpu()));
+  return out;
+}
+
+std::vector<DType> TestContext::dtypes() const {
+  return is_cpu() ? std::vector{DType::f32, DType::bf16, DType::f64} : std::vector{DType::f32, DType::bf16};
+}
+
+OwnedTensor zeros(DType dtype, const Shape& shape) { return {dtype, shape, gpu() ? Place::managed : Place::host}; }
 
 OwnedTensor randn(const Shape& shape, std::uint64_t seed, DType dtype, double deviation) {
-  OwnedTensor out(dtype, shape);
+  OwnedTensor out = zeros(dtype, shape);
   Philox random(seed, RandomStream::test);
   dispatch(dtype, [&]<class T>() {
     for (std::int64_t i = 0; i < shape.count(); ++i) out.as<T>()[i] = round_to<T>(deviation * random.normal());
@@ -18,7 +42,7 @@ OwnedTensor randn(const Shape& shape, std::uint64_t seed, DType dtype, double de
 }
 
 OwnedTensor random_ids(const Shape& shape, std::uint64_t seed, std::int64_t limit) {
-  OwnedTensor out(DType::i64, shape);
+  OwnedTensor out = zeros(DType::i64, shape);
   Philox random(seed, RandomStream::test);
   for (std::int64_t i = 0; i < shape.count(); ++i)
     out.as<std::int64_t>()[i] = static_cast<std::int64_t>(random.below(static_cast<std::uint64_t>(limit)));
@@ -26,7 +50,7 @@ OwnedTensor random_ids(const Shape& shape, std::uint64_t seed, std::int64_t limi
 }
 
 OwnedTensor unwritten(DType dtype, const Shape& shape) {
-  OwnedTensor out(dtype, shape);
+  OwnedTensor out = zeros(dtype, shape);
   std::memset(out.view().data, 0xff, static_cast<std::size_t>(out.view().bytes()));
   return out;
 }

@@ -3,15 +3,18 @@
 
 #include <catch2/catch.hpp>
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <vector>
 
 #include "autograd/parameter.h"
+#include "engine/device.h"
 #include "engine/memory.h"
-#include "kernels/instruction.h"
 
 namespace omni {
 
+// Zeros, in memory that every device of TestContext::all() can use. So are the tensors below.
+OwnedTensor zeros(DType dtype, const Shape& shape);
 // Standard normal numbers times `deviation`, rounded to the dtype (f32, bf16, f64). Equal arguments give equal numbers.
 OwnedTensor randn(const Shape& shape, std::uint64_t seed, DType dtype = DType::f64, double deviation = 1);
 // Uniform integers 0 .. limit - 1, as i64.
@@ -48,24 +51,38 @@ inline std::vector<Shape> awkward_shapes() {
   return shapes;
 }
 
-// Scratch memory and a context for running instructions without a Device.
+// One device, to run instructions on. Tensors of the functions above can be operands on all of them.
 class TestContext {
  public:
-  explicit TestContext(int threads = 2) : cpu_{threads, &workspace_} {}
-  TestContext(TestContext&&) = delete;                 // the context points into it
-  operator const CpuContext&() const { return cpu_; }  // NOLINT: used as one
-  // Checks the instruction, then runs it.
+  // The CPU.
+  explicit TestContext(int threads = 2);
+  // Every device that is there: the CPU, and a GPU if this build has kernels for it and the machine has one.
+  static std::vector<TestContext> all();
+
+  bool is_cpu() const { return device_->is_cpu(); }
+  // What its kernels compute on: f32, bf16, and on the CPU f64.
+  std::vector<DType> dtypes() const;
+  Device& device() const { return *device_; }
+  operator const CpuContext&() const { return device_->cpu_context(); }  // NOLINT: used as one
+  // Checks the instruction, runs it and waits for its end.
   template <class Op>
   void operator()(const Op& op) const {
-    Check check(Op::name);
-    op.check(check);
-    run(cpu_, op);
+    device_->run(op);
+    device_->synchronize();
   }
 
  private:
-  Workspace workspace_;
-  CpuContext cpu_;
+  explicit TestContext(std::shared_ptr<Device> device) : device_(std::move(device)) {}
+  std::shared_ptr<Device> device_;
 };
+
+// All dtypes of a device with all awkward shapes.
+inline std::vector<std::pair<DType, Shape>> awkward_operands(const TestContext& context) {
+  std::vector<std::pair<DType, Shape>> out;
+  for (const DType dtype : context.dtypes())
+    for (const Shape& shape : awkward_shapes()) out.emplace_back(dtype, shape);
+  return out;
+}
 
 }  // namespace omni
 
