@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
-"""The PyTorch figure that our training step and our decoder have to beat: the same model, the same batch, the same cores.
+"""The PyTorch figure that our training step and our decoder have to beat: the same model, the same batch, the same
+cores.
 
-A step is forward, loss, backward, clipping and AdamW. Each run prints one JSON line. A `cpu_share` well below 1 says that other
-programs were using the cores, so the figure is no good.
+A step is forward, loss, backward, clipping and AdamW. Each run prints one JSON line. A `cpu_share` well below 1 says
+that other programs were using the cores, so the figure is no good.
 
   bench/pytorch_rival.py --load dense512 --dtype f32
   bench/pytorch_rival.py --load dense512 --dtype bf16 --compile 1
@@ -23,7 +24,29 @@ import torch
 from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "scripts"))
-from reference.thinker import Thinker, ThinkerConfig, text_loss  # noqa: E402
+from reference.thinker import Attention, KvCache, Thinker, ThinkerConfig, text_loss  # noqa: E402
+
+
+class GrowingCache(KvCache):
+    """A cache that is made anew at every step, one position longer."""
+
+    def append(self, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+        self.key = torch.cat([self.key[:, :, : self.length], key], 2)
+        self.value = torch.cat([self.value[:, :, : self.length], value], 2)
+        self.length += key.shape[2]
+        return self.key, self.value
+
+
+def attend_step_by_step(query: Tensor, key: Tensor, value: Tensor, is_causal: bool, enable_gqa: bool) -> Tensor:
+    """Attention as separate operations; one query sees the whole cache."""
+    if query.shape[2] > 1:
+        return torch.nn.functional.scaled_dot_product_attention(
+            query, key, value, is_causal=is_causal, enable_gqa=enable_gqa
+        )
+    groups = query.shape[1] // key.shape[1]
+    key, value = (part.repeat_interleave(groups, dim=1) for part in (key, value))
+    scores = query @ key.transpose(-2, -1) / query.shape[-1] ** 0.5
+    return scores.float().softmax(-1).type_as(query) @ value
 
 
 def peak_rss_mb() -> float:
@@ -117,11 +140,17 @@ def time_decoding(options: argparse.Namespace, model: Thinker) -> dict:
         model = model.bfloat16()
         model.cos, model.sin = cos.bfloat16(), sin.bfloat16()
     model.eval()
+    if options.cache == "growing":
+        Attention.attend = staticmethod(attend_step_by_step)
     call = torch.compile(model, dynamic=True) if options.compile else model
     rates, prefills = [], []
     with torch.inference_mode():
         for _ in range(1 + options.steps):
-            cache = model.new_cache(1, 16 + options.decode)
+            if options.cache == "growing":
+                dtype = model.model.embed_tokens.weight.dtype
+                cache = [GrowingCache(1, model.config, 0, dtype) for _ in model.model.layers]
+            else:
+                cache = model.new_cache(1, 16 + options.decode)
             start = time.perf_counter()
             ids = call(torch.randint(0, options.vocab_size, (1, 16)), cache)[:, -1:].argmax(-1)
             prefills.append(time.perf_counter() - start)
@@ -133,6 +162,7 @@ def time_decoding(options: argparse.Namespace, model: Thinker) -> dict:
     return {
         "load": "decode",
         "tokens": options.decode,
+        "cache": options.cache,
         "tokens_per_s": round(statistics.median(rates), 2),
         "best_tokens_per_s": round(max(rates), 2),
         "prefill16_s": round(min(prefills), 4),
@@ -142,7 +172,10 @@ def time_decoding(options: argparse.Namespace, model: Thinker) -> dict:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--load", choices=["dense512", "sft"], default="dense512")
-    parser.add_argument("--decode", type=int, default=0, metavar="N", help="time the decoding of N tokens instead of training")
+    parser.add_argument(
+        "--decode", type=int, default=0, metavar="N", help="time the decoding of N tokens instead of training"
+    )
+    parser.add_argument("--cache", choices=["static", "growing"], default="static", help="keys and values of --decode")
     parser.add_argument("--data", help="conversations (JSONL) for --load sft")
     parser.add_argument("--tokenizer", help="folder of tokenizer.json and tokenizer_config.json for --load sft")
     parser.add_argument("--max-seq-len", type=int, default=0, help="default: 512 for dense512, 128 for sft")

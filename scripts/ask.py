@@ -22,9 +22,15 @@ def main():
             try:
                 question, gold = (message["content"] for message in json.loads(line)["conversations"][-2:])
             except (ValueError, KeyError, TypeError) as error:
-                sys.exit(f"{options.questions}:{number}: expected a conversation with a question and an answer ({error})")
-            done = subprocess.run([options.chat, "--model", options.model, "--greedy", "--max-new-tokens", "80", "--prompt",
-                                   question], stdout=subprocess.PIPE, text=True, check=True)
+                sys.exit(
+                    f"{options.questions}:{number}: expected a conversation with a question and an answer ({error})"
+                )
+            done = subprocess.run(
+                [options.chat, "--model", options.model, "--greedy", "--max-new-tokens", "80", "--prompt", question],
+                stdout=subprocess.PIPE,
+                text=True,
+                check=True,
+            )
             answer = done.stdout.strip()
             same += answer == gold
             count += 1

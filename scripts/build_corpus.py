@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Build a small English training corpus from WordNet 3.0 (Debian package wordnet-base) and, where present, chatterbot-corpus.
+"""Build a small English training corpus from WordNet 3.0 (Debian package wordnet-base) and, where present,
+chatterbot-corpus.
 
 Written to the output folder:
   pretrain.jsonl             {"text": ...}: a definition and its example sentences per line
@@ -62,16 +63,25 @@ def conversation(*turns: str) -> dict:
 
 
 def phrasings(entry: Entry, is_main_part: bool) -> list[str]:
-    """Questions that the entry answers. The last ones name the word alone, so only its main part of speech may use them."""
+    """Questions that the entry answers. The last ones name the word alone, so only its main part of speech may use
+    them."""
     if entry.part == "verb":
-        return [f"What does it mean {entry.name}?", f"Explain what it means {entry.name}.", f'What is the meaning of the verb "{entry.term}"?']
+        return [
+            f"What does it mean {entry.name}?",
+            f"Explain what it means {entry.name}.",
+            f'What is the meaning of the verb "{entry.term}"?',
+        ]
     if entry.part != "noun":
         kind = "adjective" if entry.part == "adj" else "adverb"
         own = [f'What does the {kind} "{entry.term}" mean?', f'Explain the {kind} "{entry.term}".']
         return own + ([f"What does {entry.term} mean?"] if is_main_part else [])
     if entry.is_person:
         verb = "was" if entry.is_past else "is"
-        return [f"Who {verb} {entry.name}?", f"Tell me who {entry.name} {verb}.", f"Who {verb} {entry.name}, in one sentence?"]
+        return [
+            f"Who {verb} {entry.name}?",
+            f"Tell me who {entry.name} {verb}.",
+            f"Who {verb} {entry.name}, in one sentence?",
+        ]
     verb = "are" if entry.is_plural else "is"
     own = [f"What {verb} {entry.name}?", f"Tell me what {entry.name} {verb}.", f"Do you know what {entry.name} {verb}?"]
     return own + ([f"Can you explain the word {entry.term}?"] if is_main_part else [])
@@ -138,7 +148,9 @@ def quickstart_entries(net: wordnet.WordNet, entries: dict, count: int) -> list[
             and len(entry.sentence) <= 110
             and not re.search(r" (means|is a name for) ", entry.sentence)
             and not lemma.endswith("s")
-            and all(word.islower() for offset in net.senses["noun"][lemma] for word in net.synsets["noun"][offset].words)
+            and all(
+                word.islower() for offset in net.senses["noun"][lemma] for word in net.synsets["noun"][offset].words
+            )
             and net.main_part(lemma) == "noun"
         )
 
@@ -149,7 +161,9 @@ def quickstart_entries(net: wordnet.WordNet, entries: dict, count: int) -> list[
         chosen[noun] = entries["noun", noun]
     used_synsets = {entry.synset.offset for entry in chosen.values()}
     for kind, share in QUICKSTART_SHARES.items():
-        pool = [(lemma, entry) for (part, lemma), entry in entries.items() if part == "noun" and fits(lemma, entry, kind)]
+        pool = [
+            (lemma, entry) for (part, lemma), entry in entries.items() if part == "noun" and fits(lemma, entry, kind)
+        ]
         pool.sort(key=lambda item: (-net.use_count.get(("noun", item[0]), 0), len(item[0]), item[0]))
         wanted = round(count * share)
         for lemma, entry in pool:
@@ -162,7 +176,9 @@ def quickstart_entries(net: wordnet.WordNet, entries: dict, count: int) -> list[
     return list(chosen.values())
 
 
-def quickstart_rows(entries: list[Entry], greetings: list[list[str]], generator: random.Random) -> tuple[list, list, list]:
+def quickstart_rows(
+    entries: list[Entry], greetings: list[list[str]], generator: random.Random
+) -> tuple[list, list, list]:
     """Pretraining lines, conversations (every noun in every phrasing), evaluation questions."""
     pretrain = [{"text": " ".join([entry.sentence, *example_sentences(entry.synset)[:1]])} for entry in entries]
     sft = [conversation(question, entry.sentence) for entry in entries for question in phrasings(entry, True)]
@@ -178,9 +194,15 @@ def quickstart_rows(entries: list[Entry], greetings: list[list[str]], generator:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output", required=True, type=Path, metavar="DIR", help="folder for the files; made if missing")
-    parser.add_argument("--wordnet", type=Path, default=Path("/usr/share/wordnet"), metavar="DIR", help="default: %(default)s")
-    parser.add_argument("--chatterbot", metavar="DIR", help="folder of chatterbot-corpus; default: the installed package, if any")
+    parser.add_argument(
+        "--output", required=True, type=Path, metavar="DIR", help="folder for the files; made if missing"
+    )
+    parser.add_argument(
+        "--wordnet", type=Path, default=Path("/usr/share/wordnet"), metavar="DIR", help="default: %(default)s"
+    )
+    parser.add_argument(
+        "--chatterbot", metavar="DIR", help="folder of chatterbot-corpus; default: the installed package, if any"
+    )
     parser.add_argument("--nouns", type=int, default=300, help="nouns in the quickstart files (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=42, help="default: %(default)s")
     options = parser.parse_args()

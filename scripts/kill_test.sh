@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Kills train_thinker with SIGKILL at random moments, resumes it each time, and compares the end with an undisturbed run, byte
-# for byte: the final model, the last checkpoint, and metrics.jsonl without its timings.
+# Kills train_thinker with SIGKILL at random moments, resumes it each time, and compares the end with an undisturbed
+# run, byte for byte: the final model, the last checkpoint, and metrics.jsonl without its timings.
 #
 #   scripts/kill_test.sh [BIN [KILLS [SEED]]]      defaults: build/release/bin 30 1
 #

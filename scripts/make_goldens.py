@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Make the goldens that the C++ tests compare with: our PyTorch reference on small random models, tokenizer and text samples.
+"""Make the goldens that the C++ tests compare with: our PyTorch reference on small random models, tokenizer and text
+samples.
 
 Needs `pip install -r scripts/requirements.txt`. Single-threaded fp32 on the CPU, so that two runs agree.
 

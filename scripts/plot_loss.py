@@ -141,7 +141,9 @@ def main() -> None:
     parser.add_argument("output", type=Path, help="the SVG to write")
     parser.add_argument("--key", default="loss", help="which number to draw (default: %(default)s)")
     parser.add_argument("--title", default="Training loss", help="default: %(default)s")
-    parser.add_argument("--smooth", type=float, default=0, metavar="STEPS", help="span of the mean; default: a 50th of the run")
+    parser.add_argument(
+        "--smooth", type=float, default=0, metavar="STEPS", help="span of the mean; default: a 50th of the run"
+    )
     options = parser.parse_args()
     picture = draw(read_metrics(options.metrics, options.key), options.key, options.title, options.smooth)
     partial = options.output.with_name(options.output.name + ".partial")

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Installs what is missing, builds, and runs all tests: optimised, then under the address and undefined behaviour sanitizers.
+# Installs what is missing, builds, and runs all tests: optimised, then under the address and undefined behaviour
+# sanitizers.
 #   scripts/test.sh              all of it
 #   scripts/test.sh release      the optimised build only (or: asan)
 # OMNI_GOLDENS names a folder of golden data to compare with instead of the committed one (tests/golden/README.md).

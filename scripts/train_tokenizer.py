@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Train the byte-level BPE tokenizer on the corpus of build_corpus.py and write tokenizer.json and tokenizer_config.json.
+"""Train the byte-level BPE tokenizer on the corpus of build_corpus.py and write tokenizer.json and
+tokenizer_config.json.
 
 Ids 0..35 are the special tokens, 36..291 the single bytes, the rest merges in order. Needs `pip install tokenizers`.
 
@@ -16,9 +17,11 @@ from pathlib import Path
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-CONTROL_TOKENS = """<|endoftext|> <|im_start|> <|im_end|> <|object_ref_start|> <|object_ref_end|> <|box_start|> <|box_end|>
+CONTROL_TOKENS = (
+    """<|endoftext|> <|im_start|> <|im_end|> <|object_ref_start|> <|object_ref_end|> <|box_start|> <|box_end|>
 <|quad_start|> <|quad_end|> <|vision_start|> <|vision_end|> <|vision_pad|> <|image_pad|> <|video_pad|> <|audio_start|>
 <|audio_end|> <|audio_pad|> <tts_pad> <tts_text_bos> <tts_text_eod> <tts_text_bos_single>""".split()
+)
 # These stay visible when special tokens are skipped in decoding.
 VISIBLE_TOKENS = ["<tool_call>", "</tool_call>", "<tool_response>", "</tool_response>", "<think>", "</think>"]
 VISIBLE_TOKENS += [f"<|buffer{n}|>" for n in range(1, 10)]
@@ -48,7 +51,9 @@ def train(texts, vocab_size: int, progress: bool = False) -> dict:
 def check(content: dict, vocab_size: int) -> None:
     vocab, merges = content["model"]["vocab"], content["model"]["merges"]
     if len(vocab) != vocab_size or [token["content"] for token in content["added_tokens"]] != ADDED_TOKENS:
-        raise RuntimeError(f"expected {vocab_size} entries and {len(ADDED_TOKENS)} added tokens, got {len(vocab)}: more text is needed")
+        raise RuntimeError(
+            f"expected {vocab_size} entries and {len(ADDED_TOKENS)} added tokens, got {len(vocab)}: more text is needed"
+        )
     for byte_id, symbol in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()), len(ADDED_TOKENS)):
         if vocab[symbol] != byte_id:
             raise RuntimeError(f"expected byte symbol {symbol!r} at id {byte_id}, found {vocab[symbol]}")

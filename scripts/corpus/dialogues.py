@@ -1,4 +1,5 @@
-"""Reader of the chatterbot-corpus dialogues (BSD-3): YAML files of the plain form `conversations: - - question / - answer`."""
+"""Reader of the chatterbot-corpus dialogues (BSD-3): YAML files of the plain form `conversations: - - question / -
+answer`."""
 
 import importlib.util
 import re
@@ -11,7 +12,9 @@ def find_folder(given: str | None) -> Path | None:
         base = Path(given)
         folder = next((f for f in (base / "data" / "english", base / "english", base) if list(f.glob("*.yml"))), None)
         if folder is None:
-            raise FileNotFoundError(f"{given}: expected the YAML files of chatterbot-corpus (data/english/*.yml), found none")
+            raise FileNotFoundError(
+                f"{given}: expected the YAML files of chatterbot-corpus (data/english/*.yml), found none"
+            )
         return folder
     spec = importlib.util.find_spec("chatterbot_corpus")
     if spec is None or not spec.submodule_search_locations:

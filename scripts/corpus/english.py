@@ -1,4 +1,5 @@
-"""The little English grammar that turns dictionary glosses into sentences: articles, countability, heads of noun phrases."""
+"""The little English grammar that turns dictionary glosses into sentences: articles, countability, heads of noun
+phrases."""
 
 import re
 from collections import Counter
@@ -98,6 +99,9 @@ class Grammar:
     def is_noun(self, word: str) -> bool:
         return word.lower() in self.wordnet.senses["noun"]
 
+    def is_mainly_verb(self, word: str) -> bool:
+        return word in self.wordnet.senses["verb"] and self.wordnet.main_part(word) == "verb"
+
     def singular(self, word: str) -> str | None:
         """The singular of a plural noun, or None where the word is no plural."""
         low = word.lower()
@@ -115,7 +119,8 @@ class Grammar:
         return next((candidate for candidate in candidates if self.is_noun(candidate)), None)
 
     def is_countable(self, noun: str, lexfile: int | None = None) -> bool:
-        """By use in WordNet's texts, the kind of thing it is counting as a few more observations; compounds by their last word."""
+        """By use in WordNet's texts, the kind of thing it is counting as a few more observations; compounds by their
+        last word."""
         word = noun.lower().split()[-1]
         if lexfile is None:
             synset = self.wordnet.first_sense("noun", word)
@@ -132,7 +137,8 @@ class Grammar:
         return yes > no
 
     def head(self, phrase: str) -> str | None:
-        """The head noun of a bare noun phrase: the last noun before the first preposition, participle or punctuation."""
+        """The head noun of a bare noun phrase: the last noun before the first preposition, participle or
+        punctuation."""
         words = []
         for token in phrase.split():
             word = token.strip(",;:()'`")
@@ -148,6 +154,7 @@ class Grammar:
         return last if last and (self.is_noun(last) or self.singular(last)) else None
 
     def _ends_noun(self, word: str) -> bool:
-        """A comma after a word that is mainly a noun closes the phrase ("bread, cheese"); after an adjective it does not."""
+        """A comma after a word that is mainly a noun closes the phrase ("bread, cheese"); after an adjective it does
+        not."""
         low = word.lower()
         return self.is_noun(low) and low not in self.wordnet.senses["adj"]

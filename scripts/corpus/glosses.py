@@ -6,12 +6,16 @@ from dataclasses import dataclass
 from .english import DETERMINERS, PAIRS, PHRASE_ENDS, SUPERLATIVES, Grammar, article, capitalised
 from .wordnet import ANIMAL, LOCATION, PERSON, PLANT, Synset
 
-OFFENSIVE = re.compile(r"\b(obscene|vulgar|slur|offensive|disparaging|derogatory|sexual|coitus|copulat\w*|genital\w*|excrement|feces)\b")
+OFFENSIVE = re.compile(
+    r"\b(obscene|vulgar|slur|offensive|disparaging|derogatory|sexual|coitus|copulat\w*|genital\w*|excrement|feces)\b"
+)
 TAXON = re.compile(
     r"^((type|a|the|one|large|small|former|in some classifications|chiefly|including|monotypic|alternative)\s)*"
     r"\S*\s*\S*\s*(sub|super|infra)?(genus|family|order|class|phylum|kingdom|tribe|genera|families|division)\b"
 )
-LATIN_RANK = re.compile(r"^(genus|family|order|class|phylum|kingdom|subfamily|suborder|subclass|superfamily|tribe) [A-Z]")
+LATIN_RANK = re.compile(
+    r"^(genus|family|order|class|phylum|kingdom|subfamily|suborder|subclass|superfamily|tribe) [A-Z]"
+)
 
 
 class Unreadable(Exception):
@@ -20,7 +24,8 @@ class Unreadable(Exception):
 
 @dataclass
 class Entry:
-    """A term with its sentence. `name` is the term with its article as it stands in a question ("a heron", "water", "to run")."""
+    """A term with its sentence. `name` is the term with its article as it stands in a question ("a heron", "water",
+    "to run")."""
 
     part: str
     term: str
@@ -74,6 +79,8 @@ def noun_clause(grammar: Grammar, clause: str, term_is_plural: bool) -> tuple[st
     if SUPERLATIVES.match(first.lower()):
         return "the " + clause, False
     if grammar.singular(head):
+        if head == first.lower() and grammar.is_mainly_verb(grammar.singular(head)):
+            raise Unreadable("the gloss begins with a verb")
         return clause, True
     if first.endswith("'s") or term_is_plural:
         return clause, False
@@ -91,7 +98,9 @@ def noun_entry(grammar: Grammar, synset: Synset, term: str) -> Entry:
     if is_person and " " not in term:
         raise Unreadable("surname without a first name")
     is_plural = term.lower() in PAIRS or (
-        not synset.is_instance and synset.lexfile != LOCATION and bool(grammar.singular(term.split()[-1]))
+        not synset.is_instance
+        and synset.lexfile != LOCATION
+        and bool(grammar.singular(term.split()[-1]))
         and not re.match(r"(a|an) ", clause)
     )
     clause, gloss_is_plural = noun_clause(grammar, clause, is_plural)
@@ -105,7 +114,12 @@ def noun_entry(grammar: Grammar, synset: Synset, term: str) -> Entry:
         name = term
     else:
         name = f"{article(term)} {term}"
-    if proper and synset.lexfile == LOCATION and is_person is False and re.search(r"(Islands|States|Sea|Ocean|River|Alps|Mountains)$", term):
+    if (
+        proper
+        and synset.lexfile == LOCATION
+        and is_person is False
+        and re.search(r"(Islands|States|Sea|Ocean|River|Alps|Mountains)$", term)
+    ):
         name = "the " + term
     verb = "was" if is_past else "are" if is_plural else "is"
     if gloss_is_plural and not is_plural:

@@ -58,7 +58,8 @@ def parse_synset(part: str, line: str, where: str) -> Synset:
 
 
 class WordNet:
-    """synsets[part][offset]; senses[part][lemma] lists offsets, the most usual sense first; use counts from tagged text."""
+    """synsets[part][offset]; senses[part][lemma] lists offsets, the most usual sense first; use counts from tagged
+    text."""
 
     def __init__(self, folder: Path) -> None:
         self.synsets: dict[str, dict[str, Synset]] = {}

@@ -1,1 +1,2 @@
-"""PyTorch twins of the C++ models and data code, written from the same description; the goldens of the tests come from here."""
+"""PyTorch twins of the C++ models and data code, written from the same description; the goldens of the tests come from
+here."""

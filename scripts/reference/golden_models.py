@@ -1,4 +1,5 @@
-"""Goldens of the Thinker: random small models, what they compute, how they train. Layout: tests/golden/data/README.md."""
+"""Goldens of the Thinker: random small models, what they compute, how they train. Layout:
+tests/golden/data/README.md."""
 
 import json
 from pathlib import Path
@@ -40,7 +41,8 @@ class NarrowMargin(Exception):
 
 
 def new_model(config: ThinkerConfig, generator: torch.Generator) -> Thinker:
-    """Matrices ~ N(0, 1/fan_in), embedding ~ N(0, 0.3), norms ~ N(1, 0.2), all rounded to bf16 so that they load exactly."""
+    """Matrices ~ N(0, 1/fan_in), embedding ~ N(0, 0.3), norms ~ N(1, 0.2), all rounded to bf16 so that they load
+    exactly."""
     model = Thinker(config)
     with torch.no_grad():
         for name, weight in model.named_parameters():
@@ -101,7 +103,8 @@ def forward_record(model: Thinker, ids: Tensor, labels: Tensor) -> dict[str, Ten
 
 
 def train(model: Thinker, ids: Tensor, labels: Tensor) -> Tensor:
-    """The curve [STEPS, 5]: loss, text loss, aux loss, learning rate, gradient norm; step s uses batch (s - 1) mod N."""
+    """The curve [STEPS, 5]: loss, text loss, aux loss, learning rate, gradient norm; step s uses batch (s - 1) mod
+    N."""
     model.train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=BASE_RATE, foreach=False)
     rows = []
@@ -114,7 +117,10 @@ def train(model: Thinker, ids: Tensor, labels: Tensor) -> Tensor:
         norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad()
-        rows.append([value.item() for value in (cross_entropy.detach() + aux.detach(), cross_entropy, aux)] + [rate, norm.item()])
+        rows.append(
+            [value.item() for value in (cross_entropy.detach() + aux.detach(), cross_entropy, aux)]
+            + [rate, norm.item()]
+        )
     return torch.tensor(rows, dtype=torch.float64)
 
 

@@ -38,7 +38,10 @@ TOOL = {
     "function": {
         "name": "translate",
         "description": 'Translate <b>"q"</b> & keep ü 鱼',
-        "parameters": {"type": "object", "properties": {"text": {"type": "string"}, "n": {"type": "integer", "default": 3}}},
+        "parameters": {
+            "type": "object",
+            "properties": {"text": {"type": "string"}, "n": {"type": "integer", "default": 3}},
+        },
     },
 }
 CALL = {"name": "translate", "arguments": {"text": "鱼", "n": 1}}
@@ -49,7 +52,10 @@ def phrase(generator: random.Random, most: int = 8) -> str:
 
 
 def random_text(generator: random.Random) -> str:
-    parts = [generator.choice([phrase(generator, 3), generator.choice(ADDED_TOKENS), " ", "  ", "\n", "'ll", "7"]) for _ in range(6)]
+    parts = [
+        generator.choice([phrase(generator, 3), generator.choice(ADDED_TOKENS), " ", "  ", "\n", "'ll", "7"])
+        for _ in range(6)
+    ]
     return generator.choice(["", " "]).join(parts)
 
 
@@ -98,7 +104,9 @@ def chat_cases(tokenizer: ChatTokenizer, generator: random.Random) -> list[dict]
             case["tools"] = [TOOL] * generator.randint(1, 2)
         if case["add_generation_prompt"] and generator.random() < 0.6:
             case["open_thinking"] = generator.random() < 0.5
-        text = tokenizer.render(messages, case.get("tools"), case["add_generation_prompt"], case.get("open_thinking", False))
+        text = tokenizer.render(
+            messages, case.get("tools"), case["add_generation_prompt"], case.get("open_thinking", False)
+        )
         cases.append({**case, "text": text})
     return cases
 
@@ -111,14 +119,19 @@ def token_cases(tokenizer: ChatTokenizer, generator: random.Random) -> dict:
     lists += [generator.choices(range(size), k=generator.randint(1, 12)) for _ in range(80)]
     lists += [generator.choices(range(36, 292), k=generator.randint(1, 6)) for _ in range(60)]
     decode = [
-        {"ids": ids, "text": tokenizer.decode(ids), "text_skip_special": tokenizer.decode(ids, skip_special=True)} for ids in lists
+        {"ids": ids, "text": tokenizer.decode(ids), "text_skip_special": tokenizer.decode(ids, skip_special=True)}
+        for ids in lists
     ]
     return {"encode": encode, "decode": decode}
 
 
 def text_rows(generator: random.Random) -> tuple[list[dict], list[dict], list[dict]]:
     """Pretraining rows, conversations as they stand in a JSONL file (tools and tool calls as JSON text), decisions."""
-    pretrain = [{"text": phrase(generator, 30)} for _ in range(16)] + [{"text": ""}, {"text": "<|im_end|> x"}, {"text": "x<|endoftext|>y"}]
+    pretrain = [{"text": phrase(generator, 30)} for _ in range(16)] + [
+        {"text": ""},
+        {"text": "<|im_end|> x"},
+        {"text": "x<|endoftext|>y"},
+    ]
     sft, decisions = [], []
     for number in range(22):
         messages = conversation(generator)
@@ -177,10 +190,14 @@ def check_texts(output: Path) -> list[str]:
     """Recompute; returns what disagrees."""
     tokenizer, problems = ChatTokenizer(output / "tokenizer"), []
     cases = json.loads((output / "tokenizer" / "cases.json").read_text(encoding="utf-8"))
-    problems += [f"encode {case['text']!r}" for case in cases["encode"] if tokenizer.encode(case["text"]) != case["ids"]]
+    problems += [
+        f"encode {case['text']!r}" for case in cases["encode"] if tokenizer.encode(case["text"]) != case["ids"]
+    ]
     problems += [f"decode {case['ids']}" for case in cases["decode"] if tokenizer.decode(case["ids"]) != case["text"]]
     for number, case in enumerate(json.loads((output / "tokenizer" / "chat.json").read_text(encoding="utf-8"))):
-        text = tokenizer.render(case["messages"], case.get("tools"), case["add_generation_prompt"], case.get("open_thinking", False))
+        text = tokenizer.render(
+            case["messages"], case.get("tools"), case["add_generation_prompt"], case.get("open_thinking", False)
+        )
         problems += [f"chat case {number}"] if text != case["text"] else []
     for name, tensors in zip(("pretrain", "sft"), samples(tokenizer, output / "text-samples")):
         expected = load_file(output / "text-samples" / f"{name}.safetensors")

@@ -1,4 +1,5 @@
-"""Training samples of the text stages: JSONL row -> (input_ids, labels), both of max_seq_len; labels are aligned, -100 is ignored."""
+"""Training samples of the text stages: JSONL row -> (input_ids, labels), both of max_seq_len; labels are aligned, -100
+is ignored."""
 
 import json
 
@@ -30,7 +31,8 @@ def pretrain_sample(tokenizer: ChatTokenizer, text: str | float, length: int) ->
 
 
 def parsed_messages(messages: list[dict]) -> tuple[list[dict], list | None]:
-    """Messages whose tool calls are lists, and the tools of the last system message that names some; both are JSON text in a row."""
+    """Messages whose tool calls are lists, and the tools of the last system message that names some; both are JSON
+    text in a row."""
     tools, result = None, []
     for message in messages:
         message = dict(message)
@@ -61,8 +63,8 @@ def assistant_labels(ids: list[int], start: list[int], end: list[int]) -> list[i
 def sft_sample(
     tokenizer: ChatTokenizer, messages: list[dict], length: int, system: int, remove_think: bool
 ) -> tuple[list[int], list[int]]:
-    """`system` is the index of the system prompt to put in front (-1: none), which conversations that open with a system
-    message or use tools do not take; `remove_think` deletes empty think blocks."""
+    """`system` is the index of the system prompt to put in front (-1: none), which conversations that open with a
+    system message or use tools do not take; `remove_think` deletes empty think blocks."""
     takes_prompt = messages[0]["role"] != "system" and not any(message.get("tools") for message in messages)
     if system >= 0 and takes_prompt:
         messages = [{"role": "system", "content": SYSTEM_PROMPTS[system]}, *messages]

@@ -1,6 +1,7 @@
 """The Thinker (the language model) in PyTorch: the reference of the goldens and the rival of the benches.
 
-Shapes: B batch, T positions, H hidden_size, V vocab_size, d head_dim. A linear layer with weight [out, in] computes x W^T.
+Shapes: B batch, T positions, H hidden_size, V vocab_size, d head_dim. A linear layer with weight [out, in] computes x
+W^T.
 Parameter names are those of the checkpoint (`model.layers.0.self_attn.q_proj.weight`, ...).
 """
 
@@ -71,7 +72,8 @@ class ThinkerConfig:
 
 
 def rope_tables(config: ThinkerConfig, length: int) -> tuple[Tensor, Tensor]:
-    """cos and sin [length, d], the second half of the columns repeating the first; YaRN (Peng et al., 2023) if configured."""
+    """cos and sin [length, d], the second half of the columns repeating the first; YaRN (Peng et al., 2023) if
+    configured."""
     d = config.head_dim
     pair = torch.arange(0, d, 2, dtype=torch.float32)
     frequency = 1.0 / (config.rope_theta ** (pair / d))
@@ -127,6 +129,8 @@ class KvCache:
 
 
 class Attention(nn.Module):
+    attend = staticmethod(F.scaled_dot_product_attention)
+
     def __init__(self, config: ThinkerConfig) -> None:
         super().__init__()
         self.d = config.head_dim
@@ -147,7 +151,7 @@ class Attention(nn.Module):
             key, value = cache.append(key, value)
         grouped = key.shape[1] != query.shape[1]
         # One query row sees the whole cache; several rows are a prompt and start at position 0.
-        y = F.scaled_dot_product_attention(query, key, value, is_causal=T > 1, enable_gqa=grouped)
+        y = self.attend(query, key, value, is_causal=T > 1, enable_gqa=grouped)
         return self.o_proj(y.transpose(1, 2).reshape(B, T, -1))
 
 
@@ -200,7 +204,9 @@ class Block(nn.Module):
         self.self_attn = Attention(config)
         self.input_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
         self.post_attention_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
-        self.mlp = MoeFeedForward(config) if config.use_moe else FeedForward(config.hidden_size, config.intermediate_size)
+        self.mlp = (
+            MoeFeedForward(config) if config.use_moe else FeedForward(config.hidden_size, config.intermediate_size)
+        )
 
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor, cache: KvCache | None) -> Tensor:
         attended = self.self_attn(self.input_layernorm(x), cos, sin, cache)
@@ -240,7 +246,9 @@ class Thinker(nn.Module):
         dtype = self.model.embed_tokens.weight.dtype
         return [KvCache(batch, self.config, capacity, dtype) for _ in self.model.layers]
 
-    def forward(self, ids: Tensor, cache: list[KvCache] | None = None, trace: dict[str, Tensor] | None = None) -> Tensor:
+    def forward(
+        self, ids: Tensor, cache: list[KvCache] | None = None, trace: dict[str, Tensor] | None = None
+    ) -> Tensor:
         """`trace` collects the embedding and the output of every block under their names in the goldens."""
         start = cache[0].length if cache else 0
         cos, sin = self.cos[start : start + ids.shape[1]], self.sin[start : start + ids.shape[1]]

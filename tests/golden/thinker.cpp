@@ -5,14 +5,16 @@
 #include <cmath>
 #include <cstdlib>
 #include <filesystem>
+#include <fstream>
 #include <map>
+#include <nlohmann/json.hpp>
+#include <sstream>
 
-#include "autograd/optimizer.h"
 #include "models/forward_trace.h"
 #include "models/generate.h"
-#include "models/text_loss.h"
 #include "tests/support/numbers.h"
-#include "trainers/schedule.h"
+#include "tests/support/temporary_folder.h"
+#include "trainers/thinker_trainer.h"
 
 namespace omni {
 namespace {
@@ -54,8 +56,20 @@ std::unique_ptr<ThinkerModel> load(const fs::path& path, Device& device) {
   return ThinkerModel::load(path, DType::f32, Purpose::training, device);
 }
 
-void check_forward(const fs::path& weights, const fs::path& folder) {
-  Device device = Device::cpu();
+// Every device that is there.
+std::vector<std::string> device_names() {
+  return cuda_device_count() > 0 ? std::vector<std::string>{"cpu", "cuda"} : std::vector<std::string>{"cpu"};
+}
+
+std::vector<std::pair<fs::path, std::string>> cases_on_devices() {
+  std::vector<std::pair<fs::path, std::string>> out;
+  for (const fs::path& folder : cases())
+    for (const std::string& device : device_names()) out.emplace_back(folder, device);
+  return out;
+}
+
+void check_forward(const fs::path& weights, const fs::path& folder, const std::string& device_name) {
+  Device device = Device::named(device_name);
   const auto model = load(weights, device);
   const SafetensorsFile golden(folder / "forward.safetensors");
   const std::vector<NamedTensor> trace =
@@ -79,60 +93,62 @@ void check_forward(const fs::path& weights, const fs::path& folder) {
 }  // namespace
 
 TEST_CASE("outputs and gradients equal the original's, from a model directory") {
-  for (const fs::path& folder : cases()) {
-    CAPTURE(folder);
-    check_forward(folder, folder);
+  for (const auto& [folder, device] : cases_on_devices()) {
+    CAPTURE(folder, device);
+    check_forward(folder, folder, device);
   }
 }
 
 TEST_CASE("outputs and gradients equal the original's, from its .pth") {
-  for (const fs::path& folder : cases()) {
-    CAPTURE(folder);
-    check_forward(folder / "model_fp16.pth", folder);
+  for (const auto& [folder, device] : cases_on_devices()) {
+    CAPTURE(folder, device);
+    check_forward(folder / "model_fp16.pth", folder, device);
   }
 }
 
-TEST_CASE("thirty training steps follow the original's curve and end at its weights") {
-  for (const fs::path& folder : cases()) {
-    CAPTURE(folder);
-    Device device = Device::cpu();
-    const auto model = load(folder, device);
+TEST_CASE("train_thinker replays the original's thirty steps: the same curve, the same weights at the end") {
+  for (const auto& [folder, device] : cases_on_devices()) {
+    CAPTURE(folder, device);
     const SafetensorsFile golden(folder / "curve.safetensors"), after(folder / "after_30_steps.safetensors");
-    const ConstView ids = golden.at("input_ids"), labels = golden.at("labels"), curve = golden.at("curve");
-    const Shape shape{ids.shape[1], ids.shape[2]};
-    AdamWOptimizer optimizer(model->store);
-    Tape tape(device);
-    const std::vector<double> expected = values_of(curve);
-    const std::int64_t steps = curve.shape[0];
-    for (std::int64_t step = 1; step <= steps; ++step) {
+    const std::vector<double> expected = values_of(golden.at("curve"));
+    const std::size_t steps = static_cast<std::size_t>(golden.at("curve").shape[0]);
+    const TemporaryFolder output;
+    const std::string yaml = "stage: pretrain\nmodel: " + folder.string() + "\nreplay: " + folder.string() +
+                             "/curve.safetensors\noutput: " + (output / "run").string() +
+                             "\nsteps: " + std::to_string(steps) +
+                             "\nlearning_rate: 5.0e-4\ngrad_clip: 1.0\ndtype: f32\nsave_dtype: f32\ndevice: " + device;
+    std::ostringstream log;
+    const MachineLimits limits{1e12, 1e12, 1e11};  // measuring them takes longer than the run
+    REQUIRE(train_thinker(parse_recipe(yaml, "replay.yaml"), {.limits = limits}, log) == 0);
+
+    std::ifstream metrics(output / "run/metrics.jsonl");
+    std::string line;
+    std::getline(metrics, line);  // the header
+    for (std::size_t step = 0; step < steps; ++step) {
       CAPTURE(step);
-      const std::int64_t batch = (step - 1) % ids.shape[0] * shape.count();
-      const double rate = Schedule::make(steps, 1, steps, 0).learning_rate(5e-4, step);
-      const TextLoss loss = text_loss(tape, model->thinker, view_of(ids.as<std::int64_t>() + batch, shape),
-                                      view_of(labels.as<std::int64_t>() + batch, shape));
-      tape.backward(loss.loss);
-      const double actual[] = {values_of(loss.loss)[0], values_of(loss.text_loss)[0],
-                               loss.aux_loss ? values_of(loss.aux_loss)[0] : 0, rate, optimizer.step(rate, 1.0)};
-      for (int column = 0; column < 5; ++column) {
-        CAPTURE(column);
-        const double value = expected[static_cast<std::size_t>((step - 1) * 5 + column)];
-        REQUIRE(std::abs(actual[column] - value) <= kCurveBound * std::abs(value));
+      REQUIRE(std::getline(metrics, line));
+      const nlohmann::json actual = nlohmann::json::parse(line);
+      std::size_t column = 0;
+      for (const char* name : {"loss", "text_loss", "aux_loss", "learning_rate", "grad_norm"}) {
+        CAPTURE(name);
+        const double value = expected[step * 5 + column++];
+        REQUIRE(std::abs(actual.at(name).get<double>() - value) <= kCurveBound * std::abs(value));
       }
-      tape.reset();
     }
     // A weight whose gradients nearly cancel moves by Adam's sign of a rounding error, so weights are compared to the
     // length of the way, about learning rate x steps.
-    for (const auto& [name, weights] : model->store.named_masters()) {
+    const SafetensorsFile weights(output / "run/model/model.safetensors");
+    for (const std::string& name : weights.names()) {
       CAPTURE(name);
-      REQUIRE(distance(weights, after.at(name)) <= 0.02 * 5e-4 * static_cast<double>(steps));
+      REQUIRE(distance(weights.at(name), after.at(name)) <= 0.02 * 5e-4 * static_cast<double>(steps));
     }
   }
 }
 
 TEST_CASE("greedy generation with a cache gives the original's ids") {
-  for (const fs::path& folder : cases()) {
-    CAPTURE(folder);
-    Device device = Device::cpu();
+  for (const auto& [folder, device_name] : cases_on_devices()) {
+    CAPTURE(folder, device_name);
+    Device device = Device::named(device_name);
     // The original generated with the weights at which the curve ends.
     const auto model =
         ThinkerModel::load(folder / "after_30_steps.safetensors", DType::f32, Purpose::inference, device);
