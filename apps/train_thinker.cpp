@@ -16,7 +16,8 @@ int main(int argc, char** argv) {
       "  train_thinker trainers/recipes/pretrain_thinker.yaml data=corpus.jsonl output=out/pretrain\n"
       "  train_thinker trainers/recipes/pretrain_thinker.yaml --plan batch_size=64\n"
       "  train_thinker trainers/recipes/sft_thinker.yaml model=out/pretrain/model data=chats.jsonl output=out/sft "
-      "--resume\n\n"
+      "--resume\n"
+      "  mpirun -np 2 train_thinker trainers/recipes/pretrain_thinker.yaml data=corpus.jsonl output=out/pretrain\n\n"
       "The output folder receives metrics.jsonl (a header, then one object per step), checkpoint/ (and the one before "
       "it)\n"
       "and, at the end, model/: a Hugging Face directory for chat, trace or the next stage.\n"
@@ -38,13 +39,16 @@ int main(int argc, char** argv) {
   } catch (const CLI::ParseError& error) {
     return app.exit(error) == 0 ? 0 : 2;
   }
+  omni::Ranks ranks;
   try {
+    ranks = omni::Ranks::join();
     options.terminal = isatty(STDOUT_FILENO);
-    const int signal = omni::train_thinker(omni::load_recipe(path, overrides), options, std::cout);
+    const int signal = omni::train_thinker(omni::load_recipe(path, overrides), options, ranks, std::cout);
     return signal == 0 ? 0 : 128 + signal;
   } catch (const std::exception& error) {
     std::cout.flush();
-    std::cerr << "train_thinker: " << error.what() << '\n';
+    std::cerr << "train_thinker: " << error.what() << std::endl;
+    ranks.abort(1);  // the others would wait for this process
     return 1;
   }
 }

@@ -187,6 +187,10 @@ void Tape::finish(const Node& node) {
   }
 }
 
+void Tape::milestone(const Parameter& parameter) {
+  if (recording_) nodes_.push_back({nullptr, nullptr, first_output_, first_output_, &parameter});
+}
+
 void Tape::backward(const Tensor& loss, double scale) {
   if (!recording_) throw std::logic_error("backward on a tape that does not record");
   if (loss.count() != 1 || !loss.needs_gradient()) throw std::invalid_argument("backward starts from one number");
@@ -195,6 +199,10 @@ void Tape::backward(const Tensor& loss, double scale) {
   slots_[static_cast<std::size_t>(loss.id)].gradient = seed;
   Gradients d(*this);
   for (auto node = nodes_.rbegin(); node != nodes_.rend(); ++node) {
+    if (node->milestone != nullptr) {
+      if (milestone_listener_) milestone_listener_(*node->milestone);
+      continue;
+    }
     bool consumed = false;
     for (std::int32_t id = node->first_output; id < node->end_output; ++id)
       consumed = consumed || slots_[static_cast<std::size_t>(id)].gradient;

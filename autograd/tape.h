@@ -24,8 +24,10 @@
 // nothing.
 
 #include <cstdint>
+#include <functional>
 #include <new>
 #include <type_traits>
+#include <utility>
 #include <vector>
 
 #include "autograd/parameter.h"
@@ -119,9 +121,15 @@ class Tape {
     void* memory = arena_.take(sizeof(Closure));
     new (memory) Closure(closure);
     nodes_.push_back({[](void* self, Gradients& d) { (*static_cast<Closure*>(self))(d); }, memory, first_output_,
-                      static_cast<std::int32_t>(slots_.size())});
+                      static_cast<std::int32_t>(slots_.size()), nullptr});
     first_output_ = static_cast<std::int32_t>(slots_.size());
   }
+
+  // Marks a place in the forward pass: when the backward pass has come down to it, the gradients of all parameters that
+  // were declared at or after `parameter` are final. The listener is then called.
+  void milestone(const Parameter& parameter);
+  using MilestoneListener = std::function<void(const Parameter&)>;
+  void set_milestone_listener(MilestoneListener listener) { milestone_listener_ = std::move(listener); }
 
   // Gradients of every leaf and parameter that `loss` depends on, given d(loss) = scale. loss: one element.
   void backward(const Tensor& loss, double scale = 1);
@@ -140,6 +148,7 @@ class Tape {
     void (*call)(void*, Gradients&);
     void* closure;
     std::int32_t first_output, end_output;  // the ids of the op's outputs
+    const Parameter* milestone = nullptr;   // then the node is no op
   };
   struct Slot {
     View gradient;
@@ -164,6 +173,7 @@ class Tape {
   std::vector<Node> nodes_;
   std::vector<Slot> slots_;
   std::int32_t first_output_ = 0;
+  MilestoneListener milestone_listener_;
   // State of the closure that is running.
   const Node* current_ = nullptr;
   std::vector<Addend> addends_;

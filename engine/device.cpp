@@ -2,6 +2,7 @@
 
 #include <omp.h>
 
+#include <algorithm>
 #include <charconv>
 #include <cstring>
 #include <stdexcept>
@@ -13,10 +14,10 @@ namespace {
   throw std::runtime_error("device: expected cpu, cuda or cuda:N, found \"" + name + "\"");
 }
 
-// The N of "cuda:N"; 0 for "cuda".
-int index_of(const std::string& name) {
+// The N of "cuda:N".
+int index_of(const std::string& name, int local_rank) {
   const std::string_view rest = std::string_view(name).substr(4);
-  if (rest.empty()) return 0;
+  if (rest.empty()) return local_rank % std::max(cuda_device_count(), 1);
   int index = 0;
   const char* end = rest.data() + rest.size();
   const auto parsed = std::from_chars(rest.data() + 1, end, index);
@@ -31,10 +32,10 @@ Device::Device(int threads, std::shared_ptr<CudaDevice> cuda)
   omp_set_num_threads(cpu_.threads);
 }
 
-Device Device::named(const std::string& name, int threads) {
+Device Device::named(const std::string& name, int threads, int local_rank) {
   if (name == "cpu") return Device(threads, nullptr);
   if (!name.starts_with("cuda")) fail(name);
-  [[maybe_unused]] const int index = index_of(name);
+  [[maybe_unused]] const int index = index_of(name, local_rank);
   if constexpr (kHasCuda) return Device(threads, std::make_shared<CudaDevice>(index));
   throw std::runtime_error("device: this build has no CUDA kernels (it was made without nvcc), use device=cpu");
 }

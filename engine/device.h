@@ -24,8 +24,9 @@ class Device {
  public:
   // The CPU with `threads` OpenMP threads, 0 for as many as the process may use.
   static Device cpu(int threads = 0) { return Device(threads, nullptr); }
-  // "cpu", "cuda" (the first GPU) or "cuda:N". The latter are errors in a build without CUDA kernels.
-  static Device named(const std::string& name, int threads = 0);
+  // "cpu", "cuda" or "cuda:N". The latter are errors in a build without CUDA kernels. Plain "cuda" is the first GPU, or
+  // for the process number `local_rank` of this machine another one, so that each has its own.
+  static Device named(const std::string& name, int threads = 0, int local_rank = 0);
 
   Device(Device&&) = delete;  // contexts point into the device
 

@@ -59,6 +59,8 @@ struct MiniMindBlock {
   // With a cache, the input follows the cached positions.
   Output operator()(Tape& tape, const Residual& input, const RopeAngles& angles, const KeyValueCache* cache) const;
 
+  const Parameter& first_parameter() const { return input_layernorm; }  // in the order of declaration
+
   double eps;
   Parameter& input_layernorm;
   SelfAttention self_attn;

@@ -32,6 +32,7 @@ Thinker::Output Thinker::operator()(Tape& tape, const ConstView& ids, const std:
   if (observer) observer("thinker.embed", residual.stream);
   Output out;
   for (std::size_t i = 0; i < layers_.size(); ++i) {
+    tape.milestone(layers_[i].first_parameter());
     const auto [x, y, aux_loss] = layers_[i](tape, residual, angles, caches.empty() ? nullptr : &caches[i]);
     // The output of a block exists as one tensor when the next one has begun.
     if (observer && i > 0) observer("thinker.layers." + std::to_string(i - 1), x);
@@ -42,6 +43,12 @@ Thinker::Output Thinker::operator()(Tape& tape, const ConstView& ids, const std:
       add_rms_norm(tape, residual.stream, residual.branch, norm_, static_cast<float>(config_.rms_norm_eps));
   if (observer) observer("thinker.layers." + std::to_string(layers_.size() - 1), sum);
   out.hidden = normed;
+  return out;
+}
+
+std::vector<const Parameter*> Thinker::milestones() const {
+  std::vector<const Parameter*> out;
+  for (const MiniMindBlock& layer : layers_) out.push_back(&layer.first_parameter());
   return out;
 }
 

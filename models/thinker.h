@@ -31,6 +31,8 @@ class Thinker {
 
   // hidden [..., hidden] -> logits [..., vocab_size], which cross_entropy may turn into their gradient
   Tensor logits(Tape& tape, const Tensor& hidden);
+  // The places that the tape hears of as milestones, from the first block to the last.
+  std::vector<const Parameter*> milestones() const;
   Parameter& head_weight() { return lm_head_ ? *lm_head_ : embed_tokens_; }
   const ThinkerConfig& config() const { return config_; }
 

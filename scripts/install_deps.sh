@@ -10,6 +10,7 @@ packages=(
   libyaml-cpp-dev      # recipes
   libcli11-dev         # command lines
   libpcre2-dev         # the tokenizer's regular expression
+  libopenmpi-dev openmpi-bin  # several processes
   libzip-dev           # .pth archives
   catch2               # tests
   wordnet-base         # text to train on

@@ -32,8 +32,9 @@ std::vector<std::uint32_t> permutation(std::int64_t size, std::uint64_t seed, st
 }
 
 TextBatches::TextBatches(std::shared_ptr<const Dataset> dataset, std::shared_ptr<const Tokenizer> tokenizer,
-                         const Recipe& recipe)
-    : dataset_(std::move(dataset)),
+                         const Recipe& recipe, const RowShard& shard)
+    : BatchSource(shard),
+      dataset_(std::move(dataset)),
       tokenizer_(std::move(tokenizer)),
       assembler_(*tokenizer_, recipe.max_seq_len),
       stage_(recipe.stage),
@@ -57,8 +58,8 @@ std::shared_ptr<const std::vector<std::uint32_t>> TextBatches::order_of(std::int
 std::vector<std::int64_t> TextBatches::rows_of(std::int64_t position) const {
   const auto order = order_of(position / micro_batches_per_epoch());
   const std::int64_t first = position % micro_batches_per_epoch() * batch_size_;
-  const std::int64_t end = std::min(first + batch_size_, dataset_->size());
-  return {order->begin() + first, order->begin() + end};
+  const std::int64_t rows = std::min(batch_size_, dataset_->size() - first);
+  return {order->begin() + first + shard().first(rows), order->begin() + first + shard().end(rows)};
 }
 
 Sample TextBatches::sample(std::int64_t row, std::int64_t epoch) const try {
@@ -114,7 +115,8 @@ std::string TextBatches::fingerprint() const {
          hex(tokens);
 }
 
-ReplayBatches::ReplayBatches(const std::filesystem::path& path, std::int64_t vocab_size) : file_(path) {
+ReplayBatches::ReplayBatches(const std::filesystem::path& path, std::int64_t vocab_size, const RowShard& shard)
+    : BatchSource(shard), file_(path) {
   ids_ = file_.at("input_ids");
   labels_ = file_.at("labels");
   for (const auto& [name, view] : {std::pair("input_ids", ids_), std::pair("labels", labels_)}) {
@@ -135,11 +137,12 @@ ReplayBatches::ReplayBatches(const std::filesystem::path& path, std::int64_t voc
 }
 
 Batch ReplayBatches::batch(std::int64_t position) const {
-  const std::int64_t count = max_rows() * length(), offset = position % micro_batches_per_epoch() * count;
+  const std::int64_t all = ids_.shape[1], first = shard().first(all), rows = shard().end(all) - first;
+  const std::int64_t offset = (position % micro_batches_per_epoch() * all + first) * length(), count = rows * length();
   Batch batch;
   batch.position = position;
-  batch.input_ids = OwnedTensor(DType::i64, {max_rows(), length()});
-  batch.labels = OwnedTensor(DType::i64, {max_rows(), length()});
+  batch.input_ids = OwnedTensor(DType::i64, {rows, length()});
+  batch.labels = OwnedTensor(DType::i64, {rows, length()});
   std::copy_n(ids_.as<std::int64_t>() + offset, count, batch.input_ids.as<std::int64_t>());
   std::copy_n(labels_.as<std::int64_t>() + offset, count, batch.labels.as<std::int64_t>());
   count_tokens(batch, 0);

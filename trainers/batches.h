@@ -16,6 +16,15 @@
 
 namespace omni {
 
+// Which rows of every batch a process takes: an equal share of neighbours.
+struct RowShard {
+  std::int64_t rank = 0, ranks = 1;
+
+  std::int64_t first(std::int64_t rows) const { return rows * rank / ranks; }
+  std::int64_t end(std::int64_t rows) const { return rows * (rank + 1) / ranks; }
+  std::int64_t most(std::int64_t rows) const { return (rows + ranks - 1) / ranks; }
+};
+
 struct Batch {
   std::int64_t position = 0;
   OwnedTensor input_ids, labels;     // i64 [batch, length]
@@ -30,14 +39,19 @@ void count_tokens(Batch& batch, std::int64_t pad_id);
 
 class BatchSource {
  public:
+  explicit BatchSource(const RowShard& shard) : shard_(shard) {}
   virtual ~BatchSource() = default;
+  const RowShard& shard() const { return shard_; }
   virtual std::int64_t micro_batches_per_epoch() const = 0;
-  virtual Batch batch(std::int64_t position) const = 0;             // may be called from several threads
+  virtual Batch batch(std::int64_t position) const = 0;  // the share of it; may be called from several threads
   virtual std::string samples_of(std::int64_t position) const = 0;  // for error messages
-  virtual std::int64_t max_rows() const = 0;
+  virtual std::int64_t max_rows() const = 0;                        // of a share
   virtual std::int64_t length() const = 0;
-  // Changes whenever the batches do; guards a resume.
+  // Changes whenever the batches do; guards a resume. The same for all shards.
   virtual std::string fingerprint() const = 0;
+
+ private:
+  RowShard shard_;
 };
 
 // The order of the samples in an epoch: a permutation by Fisher and Yates, drawn from (seed, epoch).
@@ -46,12 +60,13 @@ std::vector<std::uint32_t> permutation(std::int64_t size, std::uint64_t seed, st
 // Samples of a dataset, in a new order each epoch. The last batch of an epoch may be short.
 class TextBatches : public BatchSource {
  public:
-  TextBatches(std::shared_ptr<const Dataset> dataset, std::shared_ptr<const Tokenizer> tokenizer, const Recipe& recipe);
+  TextBatches(std::shared_ptr<const Dataset> dataset, std::shared_ptr<const Tokenizer> tokenizer, const Recipe& recipe,
+              const RowShard& shard = {});
 
   std::int64_t micro_batches_per_epoch() const override;
   Batch batch(std::int64_t position) const override;
   std::string samples_of(std::int64_t position) const override;
-  std::int64_t max_rows() const override { return std::min(batch_size_, dataset_->size()); }
+  std::int64_t max_rows() const override { return shard().most(std::min(batch_size_, dataset_->size())); }
   std::int64_t length() const override { return assembler_.max_seq_len(); }
   std::string fingerprint() const override;
 
@@ -78,12 +93,12 @@ class ReplayBatches : public BatchSource {
  public:
   // Throws std::runtime_error naming file and tensor for other shapes, ids outside of the vocabulary and labels that
   // are neither ids nor -100.
-  ReplayBatches(const std::filesystem::path& path, std::int64_t vocab_size);
+  ReplayBatches(const std::filesystem::path& path, std::int64_t vocab_size, const RowShard& shard = {});
 
   std::int64_t micro_batches_per_epoch() const override { return ids_.shape[0]; }
   Batch batch(std::int64_t position) const override;
   std::string samples_of(std::int64_t position) const override;
-  std::int64_t max_rows() const override { return ids_.shape[1]; }
+  std::int64_t max_rows() const override { return shard().most(ids_.shape[1]); }
   std::int64_t length() const override { return ids_.shape[2]; }
   std::string fingerprint() const override;
 

@@ -75,13 +75,14 @@ Plan make_plan(const ThinkerConfig& config, const Recipe& recipe, const BatchSou
   plan.schedule = schedule;
   plan.rows = source.max_rows();
   plan.length = source.length();
+  plan.processes = source.shard().ranks;
   const std::int64_t probes = std::min(kProbes, schedule.micro_batches);
   std::int64_t most_labelled = 0, samples = 0, truncated = 0;
   for (std::int64_t i = 0; i < probes; ++i) {
     // Within one epoch, so that a single permutation is drawn.
     const std::int64_t span = std::min(schedule.micro_batches, source.micro_batches_per_epoch());
     const Batch batch = source.batch(i * span / probes);
-    const double share = static_cast<double>(schedule.micro_batches) / static_cast<double>(probes);
+    const double share = static_cast<double>(schedule.micro_batches * plan.processes) / static_cast<double>(probes);
     plan.tokens += share * static_cast<double>(batch.tokens);
     plan.labelled += share * static_cast<double>(batch.labelled);
     plan.flops += share * training_flops(config, batch);
@@ -89,14 +90,14 @@ Plan make_plan(const ThinkerConfig& config, const Recipe& recipe, const BatchSou
     samples += batch.input_ids.view().shape[0];
     truncated += batch.truncated;
   }
-  plan.truncated = static_cast<double>(truncated) / static_cast<double>(samples);
+  plan.truncated = samples == 0 ? 0 : static_cast<double>(truncated) / static_cast<double>(samples);
   plan.weight_bytes = plan.parameters.all * (recipe.dtype == DType::bf16 ? 6 : 4);
   plan.gradient_bytes = plan.parameters.all * 4;
   plan.moment_bytes = plan.parameters.all * 8;
   plan.activation_bytes =
       activation_bytes(config, recipe.dtype, plan.rows, plan.length, most_labelled, recipe.recompute);
   plan.available_bytes = available_memory();
-  plan.peak_flops_per_s = peak_of(limits, recipe.dtype);
+  plan.peak_flops_per_s = peak_of(limits, recipe.dtype) * static_cast<double>(plan.processes);
   return plan;
 }
 
@@ -104,11 +105,12 @@ void print_plan(std::ostream& out, const Plan& plan, const Recipe& recipe) {
   const auto number = [](auto value) { return count_text(static_cast<double>(value)); };
   out << "model    " << number(plan.parameters.all) << " parameters, "
       << number(plan.parameters.per_token + plan.parameters.head) << " of them in matrices a token meets\n"
-      << "memory   " << bytes_text(plan.total_bytes()) << ": weights " << bytes_text(plan.weight_bytes)
-      << ", gradients " << bytes_text(plan.gradient_bytes) << ", moments " << bytes_text(plan.moment_bytes)
-      << ", activations about " << bytes_text(plan.activation_bytes) << "; available "
+      << "memory   " << (plan.processes > 1 ? "per process " : "") << bytes_text(plan.total_bytes()) << ": weights "
+      << bytes_text(plan.weight_bytes) << ", gradients " << bytes_text(plan.gradient_bytes) << ", moments "
+      << bytes_text(plan.moment_bytes) << ", activations about " << bytes_text(plan.activation_bytes) << "; available "
       << bytes_text(plan.available_bytes) << "\n"
       << "work     " << plan.schedule.steps << " steps of " << recipe.accumulation_steps << " x " << plan.rows
+      << (plan.processes > 1 ? " (on each of " + std::to_string(plan.processes) + " processes)" : "")
       << " samples of up to " << plan.length << " tokens (" << plan.schedule.steps_per_epoch()
       << " steps per epoch), about " << number(plan.tokens) << " tokens, " << number(plan.labelled) << " predictions, "
       << number(plan.flops) << "FLOP\n";

@@ -32,7 +32,8 @@ std::int64_t activation_bytes(const ThinkerConfig& config, DType dtype, std::int
 struct Plan {
   ParameterCounts parameters;
   std::int64_t weight_bytes = 0, gradient_bytes = 0, moment_bytes = 0, activation_bytes = 0, available_bytes = 0;
-  std::int64_t rows = 0, length = 0;       // of a micro-batch
+  std::int64_t processes = 1;
+  std::int64_t rows = 0, length = 0;       // of a micro-batch, per process
   double tokens = 0, labelled = 0;         // of the whole run, from a few batches spread over it
   double truncated = 0;                    // fraction of the samples that do not fit
   double flops = 0, peak_flops_per_s = 0;  // of the whole run; of the machine
