@@ -3,6 +3,8 @@
 
 #include <array>
 #include <cstddef>
+#include <functional>
+#include <memory>
 #include <string>
 
 #include "kernels/instruction.h"
@@ -22,6 +24,11 @@ class CudaDevice {
   const std::string& name() const { return name_; }
 
   void copy(void* to, Place to_place, const void* from, Place from_place, std::size_t bytes);
+  // Notes the instructions that `body` runs instead of running them, as a CUDA graph. They must be warm: nothing may be
+  // allocated, copied from or to the host, or waited for.
+  std::shared_ptr<void> record(const std::function<void()>& body);
+  // Runs a recording, in order with all else.
+  void replay(const std::shared_ptr<void>& recording);
   // Waits for the stream. Throws std::invalid_argument if a kernel found a value that it cannot use.
   void synchronize();
 

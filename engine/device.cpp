@@ -27,8 +27,8 @@ int index_of(const std::string& name, int local_rank) {
 
 }  // namespace
 
-Device::Device(int threads, std::shared_ptr<CudaDevice> cuda)
-    : cpu_{threads > 0 ? threads : omp_get_max_threads(), &workspace_}, cuda_(std::move(cuda)) {
+Device::Device(int threads, std::shared_ptr<CudaDevice> cuda, bool executes)
+    : cpu_{threads > 0 ? threads : omp_get_max_threads(), &workspace_}, cuda_(std::move(cuda)), executes_(executes) {
   omp_set_num_threads(cpu_.threads);
 }
 
@@ -55,6 +55,23 @@ ConstView Device::on_host(const ConstView& view, std::vector<OwnedTensor>& memor
   memory.emplace_back(view.dtype, view.shape);
   copy(memory.back(), view);
   return memory.back();
+}
+
+void Device::run_recurring(Recurring& recurring, const std::function<void()>& body) {
+  if constexpr (kHasCuda) {
+    if (cuda_ && profiler_.mode() == Profiler::Mode::off && recurring.warm_) {
+      // A recording holds addresses of the workspace.
+      const std::uint64_t generation = cuda_->context().workspace->generation();
+      if (!recurring.recording_ || recurring.generation_ != generation) {
+        recurring.recording_ = cuda_->record(body);
+        recurring.generation_ = generation;
+      }
+      cuda_->replay(recurring.recording_);
+      return;
+    }
+  }
+  body();
+  recurring.warm_ = true;
 }
 
 void Device::synchronize() {

@@ -2,6 +2,7 @@
 // Device: the only door to the kernels.
 
 #include <chrono>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -27,6 +28,9 @@ class Device {
   // "cpu", "cuda" or "cuda:N". The latter are errors in a build without CUDA kernels. Plain "cuda" is the first GPU, or
   // for the process number `local_rank` of this machine another one, so that each has its own.
   static Device named(const std::string& name, int threads = 0, int local_rank = 0);
+
+  // The CPU, but instructions are only checked and given to the profiler, not executed: what would a step cost?
+  static Device dry() { return Device(1, nullptr, false); }
 
   Device(Device&&) = delete;  // contexts point into the device
 
@@ -64,16 +68,32 @@ class Device {
   // Waits until all instructions have run. Throws std::invalid_argument if one found a value that it cannot use.
   void synchronize();
 
+  // Runs instructions that recur, the same ones on the same memory with other values in it. On a GPU they are recorded
+  // as a CUDA graph the second time and replayed from then on, which spares the launches; `body` must not copy from or
+  // to the host. With the profiler on they run one by one.
+  class Recurring {
+   public:
+    void forget() { *this = {}; }  // the instructions will be others
+
+   private:
+    friend class Device;
+    bool warm_ = false;
+    std::uint64_t generation_ = 0;
+    std::shared_ptr<void> recording_;
+  };
+  void run_recurring(Recurring& recurring, const std::function<void()>& body);
+
   Profiler& profiler() { return profiler_; }
   const CpuContext& cpu_context() const { return cpu_; }
   const CudaContext* cuda_context() const;  // null on the CPU
   std::string name() const;                 // "cpu", "cuda:0 NVIDIA GeForce RTX 3090"
 
  private:
-  Device(int threads, std::shared_ptr<CudaDevice> cuda);
+  Device(int threads, std::shared_ptr<CudaDevice> cuda, bool executes = true);
 
   template <class Op>
   void execute_here(const Op& op) {
+    if (!executes_) return;
     if constexpr (kHasCuda) {
       if (cuda_) return execute(cuda_->context(), op);
     }
@@ -83,6 +103,7 @@ class Device {
   Workspace workspace_;
   CpuContext cpu_;
   std::shared_ptr<CudaDevice> cuda_;
+  bool executes_;
   Profiler profiler_;
 };
 

@@ -2,6 +2,7 @@
 // A block of memory with one owner.
 
 #include <cstddef>
+#include <cstdint>
 #include <memory>
 
 #include "kernels/view.h"
@@ -46,13 +47,17 @@ class Workspace {
     if (bytes > buffer_.bytes()) {
       buffer_ = {};
       buffer_ = Buffer(bytes, kind_);
+      ++generation_;
     }
     return buffer_.data();
   }
+  // Changes whenever the memory moves.
+  std::uint64_t generation() const { return generation_; }
 
  private:
   MemoryKind kind_;
   Buffer buffer_;
+  std::uint64_t generation_ = 0;
 };
 
 }  // namespace omni

@@ -56,11 +56,19 @@ std::span<float> TextSequence::forward(std::size_t first) {
   inputs_on_host_.insert(inputs_on_host_.end(), ids_.begin() + static_cast<std::ptrdiff_t>(first), ids_.end());
   Device& device = tape_.device();
   device.copy(slice(inputs_.view(), 0, {time + 2}), view_of(inputs_on_host_.data(), {time + 2}));
-  tape_.reset();
-  const Tensor hidden =
-      model_.thinker(tape_, slice(inputs_.view(), 2, {1, time}), caches_, length).hidden;  // [1, time, hidden]
-  const View last = slice(static_cast<const View&>(hidden), (time - 1) * hidden.width(), {1, hidden.width()});
-  tape_.run(Matmul{.c = logits_, .a = last, .b = model_.thinker.head_weight(), .transpose_b = true});
+  const auto compute = [&] {
+    tape_.reset();
+    // On a GPU the table of angles must not move under a recording.
+    const std::int64_t positions = device.is_cpu() ? length : capacity_;
+    const Tensor hidden =
+        model_.thinker(tape_, slice(inputs_.view(), 2, {1, time}), caches_, positions).hidden;  // [1, time, hidden]
+    const View last = slice(static_cast<const View&>(hidden), (time - 1) * hidden.width(), {1, hidden.width()});
+    tape_.run(Matmul{.c = logits_, .a = last, .b = model_.thinker.head_weight(), .transpose_b = true});
+  };
+  if (time == 1)
+    device.run_recurring(step_, compute);
+  else
+    compute();
   device.copy(view_of(logits_on_host_.data(), logits_.view().shape), logits_);
   return logits_on_host_;
 }

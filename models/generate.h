@@ -38,6 +38,7 @@ class TextSequence {
   OwnedTensor inputs_;  // i64: the position of the first id of a call, the number of positions known then, the ids
   std::vector<std::int64_t> inputs_on_host_;
   OwnedTensor logits_;
+  Device::Recurring step_;
   std::vector<float> logits_on_host_;
 };
 

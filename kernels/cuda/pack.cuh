@@ -37,9 +37,17 @@ template <int Size, class T>
 __device__ Pack<T, Size> load_pack(const T* from) {
   return *reinterpret_cast<const Pack<T, Size>*>(from);
 }
+// nvcc 13 splits a plain store of a pack into one for each value, depending on how the address was computed. The
+// intrinsic for the default cache policy is a single store always.
 template <class T, int Size>
 __device__ void store_pack(T* to, const Pack<T, Size>& pack) {
-  *reinterpret_cast<Pack<T, Size>*>(to) = pack;
+  if constexpr (sizeof(pack) == 16) {
+    __stwb(reinterpret_cast<uint4*>(to), __builtin_bit_cast(uint4, pack));
+  } else if constexpr (sizeof(pack) == 8) {
+    __stwb(reinterpret_cast<uint2*>(to), __builtin_bit_cast(uint2, pack));
+  } else {
+    *reinterpret_cast<Pack<T, Size>*>(to) = pack;
+  }
 }
 
 // Calls body.operator()<Size>() with the pack size for rows of this width, in arrays that begin on 16 bytes: 16 bytes
