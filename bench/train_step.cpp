@@ -23,9 +23,9 @@ namespace {
 using namespace omni;
 
 struct Options {
-  std::string dtype = "f32", sft, tokenizer = "assets/tokenizer";
+  std::string device = "cpu", dtype = "f32", sft, tokenizer = "assets/tokenizer";
   std::int64_t max_seq_len = 768;
-  std::int64_t batch = 4, time = 512, steps = 5, decode = 0, hidden = 768, layers = 8;
+  std::int64_t batch = 4, time = 512, steps = 5, warm_up = -1, decode = 0, hidden = 768, layers = 8;
   bool profile = false, moe = false, recompute = false;
 };
 
@@ -121,7 +121,7 @@ nlohmann::json train(const Options& options, const ThinkerConfig& config, Device
   tape.set_recompute(options.recompute);
   std::vector<double> seconds;
   std::uint64_t allocations = 0;
-  const std::int64_t warm_up = batches.count() + 1;  // every shape once
+  const std::int64_t warm_up = options.warm_up >= 0 ? options.warm_up : batches.count() + 1;
   for (std::int64_t step = 0; step < warm_up + options.steps; ++step) {
     if (step == warm_up) {
       allocations = tape.allocations();
@@ -133,6 +133,7 @@ nlohmann::json train(const Options& options, const ThinkerConfig& config, Device
       tape.backward(loss.loss);
       optimizer.step(1e-4, 1.0);
       tape.reset();
+      device.synchronize();
     });
     if (step >= warm_up) seconds.push_back(elapsed);
   }
@@ -173,6 +174,7 @@ nlohmann::json decode(const Options& options, const ThinkerConfig& config, Devic
 int main(int argc, char** argv) {
   CLI::App app("Times training steps or decoding of the Thinker on random weights. Prints one JSON line.");
   Options options;
+  app.add_option("--device", options.device, "cpu, cuda or cuda:N")->capture_default_str();
   app.add_option("--dtype", options.dtype, "f32 or bf16")->check(CLI::IsMember({"f32", "bf16"}))->capture_default_str();
   app.add_option("--batch", options.batch, "sequences in a batch of random ids")->capture_default_str();
   app.add_option("--time", options.time, "their length; every position is labelled")->capture_default_str();
@@ -180,6 +182,7 @@ int main(int argc, char** argv) {
   app.add_option("--tokenizer", options.tokenizer, "their tokenizer's directory")->capture_default_str();
   app.add_option("--max-seq-len", options.max_seq_len, "what they are padded to")->capture_default_str();
   app.add_option("--steps", options.steps, "timed steps")->capture_default_str();
+  app.add_option("--warm-up", options.warm_up, "steps before them; by default every shape once and one more");
   app.add_option("--decode", options.decode, "decode this many tokens instead of training")->capture_default_str();
   app.add_option("--hidden", options.hidden, "hidden_size")->capture_default_str();
   app.add_option("--layers", options.layers, "num_hidden_layers")->capture_default_str();
@@ -187,7 +190,7 @@ int main(int argc, char** argv) {
   app.add_flag("--moe", options.moe, "four experts instead of dense feed-forward blocks");
   app.add_flag("--profile", options.profile, "print the table of instructions to standard error");
   CLI11_PARSE(app, argc, argv);
-  Device device = Device::cpu();
+  Device device = Device::named(options.device);
   ThinkerConfig config;
   config.hidden_size = options.hidden;
   config.head_dim = options.hidden / config.num_attention_heads;

@@ -25,8 +25,10 @@ void* new_event() {
 }
 
 std::string describe(const CudaFault& fault) {
-  const char* what = fault.kind == CudaFault::embedding_id ? "embedding: id " : "cross_entropy: target ";
-  return what + std::to_string(fault.value) + " is outside 0 .. " + std::to_string(fault.limit - 1);
+  if (fault.kind == CudaFault::sampling_logit)
+    return "sampling: a logit is not a number; the weights may be damaged";
+  const char* what = fault.kind == CudaFault::embedding_id ? "embedding: an id is " : "cross_entropy: a target is ";
+  return what + std::to_string(fault.value) + ", expected 0 .. " + std::to_string(fault.limit - 1);
 }
 
 }  // namespace
@@ -92,6 +94,30 @@ void CudaDevice::copy(void* to, Place to_place, const void* from, Place from_pla
   }
   check_cuda(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDefault, stream(context_.stream)), "cudaMemcpyAsync", "copy");
   if (to_place == Place::host) synchronize();
+}
+
+std::shared_ptr<void> CudaDevice::record(const std::function<void()>& body) {
+  cudaGraph_t graph = nullptr;
+  check_cuda(cudaStreamBeginCapture(stream(context_.stream), cudaStreamCaptureModeThreadLocal),
+             "cudaStreamBeginCapture");
+  try {
+    body();
+  } catch (...) {
+    cudaStreamEndCapture(stream(context_.stream), &graph);  // leaves the stream usable
+    if (graph) cudaGraphDestroy(graph);
+    throw;
+  }
+  check_cuda(cudaStreamEndCapture(stream(context_.stream), &graph), "cudaStreamEndCapture");
+  cudaGraphExec_t executable = nullptr;
+  const cudaError_t status = cudaGraphInstantiate(&executable, graph, 0);
+  cudaGraphDestroy(graph);
+  check_cuda(status, "cudaGraphInstantiate");
+  return {executable, [](void* handle) { cudaGraphExecDestroy(static_cast<cudaGraphExec_t>(handle)); }};
+}
+
+void CudaDevice::replay(const std::shared_ptr<void>& recording) {
+  check_cuda(cudaGraphLaunch(static_cast<cudaGraphExec_t>(recording.get()), stream(context_.stream)),
+             "cudaGraphLaunch");
 }
 
 void CudaDevice::synchronize() {

@@ -122,9 +122,9 @@ struct CpuContext {
 // What a CUDA kernel found wrong with the values in its operands; it clamps them and goes on. The device reads this
 // when it next waits for its stream, and throws.
 struct CudaFault {
-  enum Kind : std::int32_t { none, embedding_id, cross_entropy_target };
+  enum Kind : std::int32_t { none, embedding_id, cross_entropy_target, sampling_logit };
   Kind kind;
-  std::int64_t value, limit;  // value is not in 0 .. limit - 1
+  std::int64_t value, limit;  // value is not in 0 .. limit - 1; for sampling_logit, the token whose logit is NaN
 };
 
 // Where a CUDA instruction runs. Pointers to CUDA's own types are void*, so that this header needs none of CUDA's.

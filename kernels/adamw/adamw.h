@@ -10,6 +10,7 @@ namespace omni {
 //   moment2    = beta2 * moment2 + (1 - beta2) * g^2
 //   parameter -= learning_rate * (moment1 / (1 - beta1^t)) / (sqrt(moment2 / (1 - beta2^t)) + eps)
 //   copy       = parameter, rounded
+// Does nothing if gradient_scale is not finite.
 // parameter, moment1, moment2, gradient [n] in f32;  copy [n] bf16
 struct AdamW {
   static constexpr const char* name = "adamw";

@@ -6,12 +6,16 @@
 namespace omni {
 namespace {
 
-// Pairs of query and key that are not masked, for the cost.
+// Pairs of query and key that are not masked, for the cost. Arrays in a GPU's memory are not read: as if the keys were
+// all there and the queries the last ones.
 std::int64_t visible_pairs(const Attention& op) {
-  const AttentionMaskReader mask(op);
+  AttentionMaskReader mask = mask_reader(op);
+  const std::vector<std::int64_t> last(static_cast<std::size_t>(op.batch()), op.keys() - op.queries());
+  if (op.mask.lengths.place == Place::cuda) mask.lengths = nullptr;
+  if (op.mask.starts.place == Place::cuda) mask.starts = last.data();
   std::int64_t pairs = 0;
   for (std::int64_t b = 0; b < op.batch(); ++b)
-    for (std::int64_t i = 0; i < op.queries(); ++i) pairs += mask.visible(b, i).count();
+    for (std::int64_t i = 0; i < op.queries(); ++i) pairs += mask.keys_of(b, i).count();
   return pairs * op.heads();
 }
 
@@ -35,7 +39,9 @@ void Attention::check(Check& that) const {
 }
 
 Work Attention::work() const {
-  return {.bytes = 2 * q.bytes() + k.bytes() + v.bytes() + lse.bytes(), .flops = 4 * visible_pairs(*this) * head_dim()};
+  return {.bytes = 2 * q.bytes() + k.bytes() + v.bytes() + lse.bytes(),
+          .flops = 4 * visible_pairs(*this) * head_dim(),
+          .unit = q.dtype};
 }
 
 void AttentionBackward::check(Check& that) const {
@@ -48,7 +54,8 @@ void AttentionBackward::check(Check& that) const {
 
 Work AttentionBackward::work() const {
   return {.bytes = 4 * q.bytes() + 4 * k.bytes() + lse.bytes(),
-          .flops = 10 * visible_pairs(forward()) * forward().head_dim()};
+          .flops = 10 * visible_pairs(forward()) * forward().head_dim(),
+          .unit = q.dtype};
 }
 
 void run(const CpuContext& cpu, const Attention& op) {

@@ -60,7 +60,7 @@ void backward_head(const Attention& op, const AttentionMaskReader& mask, const T
   for (std::int64_t first = 0; first < op.queries(); first += kQueryBlock) {
     const std::int64_t rows = std::min(kQueryBlock, op.queries() - first);
     const W *q = task.q + first * width, *d_out = task.d_out + first * width;
-    const std::int64_t begin = mask.visible(b, first).begin, end = mask.visible(b, first + rows - 1).end;
+    const std::int64_t begin = mask.keys_of(b, first).begin, end = mask.keys_of(b, first + rows - 1).end;
     for (std::int64_t key = begin / kKeyBlock * kKeyBlock; key < end; key += kKeyBlock) {
       const std::int64_t depth = std::min(kKeyBlock, end - key), columns = round_up(depth, Lanes<W>::count);
       tile_product<W>(task.p, kKeyBlock, {q, width, 1}, task.k_transposed + key * head_dim, kKeyBlock, rows, columns,
@@ -68,7 +68,7 @@ void backward_head(const Attention& op, const AttentionMaskReader& mask, const T
       tile_product<W>(task.ds, kKeyBlock, {d_out, width, 1}, task.v_transposed + key * head_dim, kKeyBlock, rows,
                       columns, head_dim, false);
       for (std::int64_t r = 0; r < rows; ++r) {
-        const KeyRange range = mask.visible(b, first + r);
+        const IndexRange range = mask.keys_of(b, first + r);
         score_gradient_row(task.p + r * kKeyBlock, task.ds + r * kKeyBlock, scale, lse[first + r],
                            task.row_sums[first + r], std::max<std::int64_t>(range.begin - key, 0),
                            std::min(range.end - key, kKeyBlock), columns);
@@ -94,9 +94,7 @@ void backward_group(const AttentionBackward& op, const Attention& forward, const
                     const Task<W>& task, std::int64_t b, std::int64_t kv_head) {
   const std::int64_t head_dim = forward.head_dim(), width = Carver<W>::padded(head_dim);
   const std::int64_t padded_keys = round_up(forward.keys(), kKeyBlock), queries = forward.queries();
-  const std::int64_t keys = op.mask.lengths
-                                ? std::clamp<std::int64_t>(op.mask.lengths.as<std::int64_t>()[b], 0, forward.keys())
-                                : forward.keys();
+  const std::int64_t keys = mask.length(b);
   pack_rows(task.k, width, padded_keys, head_rows<T>(op.k, b, kv_head), keys, head_dim);
   pack_transposed(task.k_transposed, padded_keys, head_rows<T>(op.k, b, kv_head), keys, head_dim);
   pack_transposed(task.v_transposed, padded_keys, head_rows<T>(op.v, b, kv_head), keys, head_dim);
@@ -127,7 +125,7 @@ template <class T>
 void attention_backward_blocks(const CpuContext& cpu, const AttentionBackward& op) {
   using W = Wide<T>;
   const Attention forward = op.forward();
-  const AttentionMaskReader mask(forward);
+  const AttentionMaskReader mask = mask_reader(forward);
   const std::int64_t groups = forward.batch() * forward.kv_heads();
   const auto scratch = cpu.scratch<W>(cpu.threads, task_size<W>(forward));
   // One task per key-value head and sequence, so that every sum has one owner and one order.

@@ -4,7 +4,7 @@
 
 #include <limits>
 
-#include "kernels/attention/blocks.h"
+#include "kernels/attention/mask.h"
 #include "kernels/attention/panels.h"
 #include "kernels/simd.h"
 
@@ -13,7 +13,7 @@ namespace {
 
 // One query of one head. scores [keys] is scratch.
 template <class T, class W>
-void decode_query(const Attention& op, KeyRange range, W* scores, std::int64_t b, std::int64_t head,
+void decode_query(const Attention& op, IndexRange range, W* scores, std::int64_t b, std::int64_t head,
                   std::int64_t query) {
   const std::int64_t head_dim = op.head_dim(), kv_head = head / (op.heads() / op.kv_heads());
   const HeadRows<T> k = head_rows<T>(op.k, b, kv_head), v = head_rows<T>(op.v, b, kv_head);
@@ -47,14 +47,14 @@ void decode_query(const Attention& op, KeyRange range, W* scores, std::int64_t b
 template <class T>
 void attention_decode(const CpuContext& cpu, const Attention& op) {
   using W = Wide<T>;
-  const AttentionMaskReader mask(op);
+  const AttentionMaskReader mask = mask_reader(op);
   const auto scratch = cpu.scratch<W>(cpu.threads, op.keys());
   const std::int64_t rows = op.batch() * op.heads() * op.queries();
 #pragma omp parallel for schedule(static)
   for (std::int64_t row = 0; row < rows; ++row) {
     const std::int64_t query = row % op.queries(), head = row / op.queries() % op.heads();
     const std::int64_t b = row / op.queries() / op.heads();
-    decode_query<T, W>(op, mask.visible(b, query), scratch.part(omp_get_thread_num()), b, head, query);
+    decode_query<T, W>(op, mask.keys_of(b, query), scratch.part(omp_get_thread_num()), b, head, query);
   }
 }
 

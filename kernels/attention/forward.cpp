@@ -61,13 +61,13 @@ void forward_block(const Attention& op, const AttentionMaskReader& mask, const Q
     block.maximum[r] = -std::numeric_limits<W>::infinity();
     block.sum[r] = 0;
   }
-  const std::int64_t begin = mask.visible(b, first).begin, end = mask.visible(b, first + rows - 1).end;
+  const std::int64_t begin = mask.keys_of(b, first).begin, end = mask.keys_of(b, first + rows - 1).end;
   for (std::int64_t key = begin / kKeyBlock * kKeyBlock; key < end; key += kKeyBlock) {
     const std::int64_t depth = std::min(kKeyBlock, end - key), columns = round_up(depth, Lanes<W>::count);
     tile_product<W>(block.scores, kKeyBlock, {block.q, head_dim, 1}, k_panel + key * head_dim, kKeyBlock, rows, columns,
                     head_dim, false);
     for (std::int64_t r = 0; r < rows; ++r) {
-      const KeyRange range = mask.visible(b, first + r);
+      const IndexRange range = mask.keys_of(b, first + r);
       softmax_row(block, r, std::max<std::int64_t>(range.begin - key, 0), std::min(range.end - key, kKeyBlock), columns,
                   width);
     }
@@ -89,7 +89,7 @@ void forward_block(const Attention& op, const AttentionMaskReader& mask, const Q
 template <class T>
 void attention_forward_blocks(const CpuContext& cpu, const Attention& op) {
   using W = Wide<T>;
-  const AttentionMaskReader mask(op);
+  const AttentionMaskReader mask = mask_reader(op);
   const std::int64_t head_dim = op.head_dim(), width = Carver<W>::padded(head_dim);
   const std::int64_t padded_keys = round_up(op.keys(), kKeyBlock), groups = op.batch() * op.kv_heads();
   const std::int64_t panel = padded_keys * (head_dim + width);
@@ -102,10 +102,8 @@ void attention_forward_blocks(const CpuContext& cpu, const Attention& op) {
   for (std::int64_t group = 0; group < groups; ++group) {
     const std::int64_t b = group / op.kv_heads(), head = group % op.kv_heads();
     // Keys at and after the sequence's length may hold anything; they must not meet a zero probability as a NaN.
-    const std::int64_t keys =
-        op.mask.lengths ? std::clamp<std::int64_t>(op.mask.lengths.as<std::int64_t>()[b], 0, op.keys()) : op.keys();
-    pack_transposed(k_panel(group), padded_keys, head_rows<T>(op.k, b, head), keys, head_dim);
-    pack_rows(v_panel(group), width, padded_keys, head_rows<T>(op.v, b, head), keys, head_dim);
+    pack_transposed(k_panel(group), padded_keys, head_rows<T>(op.k, b, head), mask.length(b), head_dim);
+    pack_rows(v_panel(group), width, padded_keys, head_rows<T>(op.v, b, head), mask.length(b), head_dim);
   }
 
   const std::int64_t blocks = (op.queries() + kQueryBlock - 1) / kQueryBlock, tasks = op.batch() * op.heads() * blocks;

@@ -10,7 +10,8 @@ namespace omni {
 // do not enter n. With n = 0 the loss is 0.
 //   loss [1] f32;  logits [rows, classes] f32 or bf16 (computed in f32);  targets [rows] i64;  weights [rows] f32
 //   with f64 logits, loss and weights are f64
-// A target outside 0 .. classes - 1 that is not ignore_index is an std::invalid_argument that names it.
+// A target outside 0 .. classes - 1 that is not ignore_index is an std::invalid_argument that names it; from a GPU it
+// comes when the device next waits.
 struct CrossEntropy {
   static constexpr const char* name = "cross_entropy";
   View loss, logits;

@@ -37,7 +37,7 @@ template <int Size, class T>
 __device__ Pack<T, Size> load_pack(const T* from) {
   return *reinterpret_cast<const Pack<T, Size>*>(from);
 }
-// nvcc 13 splits a plain store of a pack into one for each value, depending on how the address was computed. The
+// To global memory. nvcc 13 splits a plain store of a pack into one for each value, depending on how the address was computed. The
 // intrinsic for the default cache policy is a single store always.
 template <class T, int Size>
 __device__ void store_pack(T* to, const Pack<T, Size>& pack) {

@@ -42,6 +42,13 @@ __device__ inline void ldmatrix_x4_transposed(unsigned (&r)[4], unsigned address
                : "memory");
 }
 
+// 2^x in one instruction, off by at most two units in the last place; zero where that is too small for a normal float.
+__device__ inline float fast_exp2(float x) {
+  float y;
+  asm("ex2.approx.ftz.f32 %0, %1;\n" : "=f"(y) : "f"(x));
+  return y;
+}
+
 // Copies 16 bytes to shared memory past the registers; zeros instead if `valid` is false (`from` is then not read, but
 // must be an address of the array). Seen after copy_wait and a barrier.
 __device__ inline void copy_async(unsigned to, const void* from, bool valid = true) {

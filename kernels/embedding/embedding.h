@@ -5,7 +5,8 @@ namespace omni {
 
 // y[i] = table[ids[i]]
 //   y [rows, width], table [vocab, width] in one dtype: f32, bf16 or f64;  ids i64, `rows` of them in any shape
-// An id outside 0 .. vocab - 1 is an std::invalid_argument that names it; nothing is written then.
+// An id outside 0 .. vocab - 1 is an std::invalid_argument that names it; nothing is written then. A GPU writes the
+// other rows, and the exception comes when the device next waits.
 struct Embedding {
   static constexpr const char* name = "embedding";
   View y;

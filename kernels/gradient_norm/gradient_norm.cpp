@@ -34,8 +34,10 @@ void run(const CpuContext& cpu, const GradientNorm& op) {
   double total = 0;
   for (std::int64_t chunk = 0; chunk < chunks; ++chunk) total += sums[chunk];
   const double norm = std::sqrt(total), factor = op.max_norm / (norm + 1e-6);
-  *op.norm.as<float>() = static_cast<float>(norm);
-  *op.scale.as<float>() = op.max_norm <= 0 || factor >= 1 ? 1.f : static_cast<float>(factor);  // NaN stays NaN
+  const float rounded = static_cast<float>(norm);
+  const float scale = op.max_norm <= 0 || factor >= 1 ? 1.f : static_cast<float>(factor);
+  *op.norm.as<float>() = rounded;
+  *op.scale.as<float>() = std::isfinite(rounded) ? scale : std::numeric_limits<float>::quiet_NaN();
 }
 
 }  // namespace omni

@@ -5,8 +5,9 @@ namespace omni {
 
 // The global L2 norm of all gradients, and the factor that clips it:
 //   norm  = sqrt(sum of gradient^2), summed in double; not dependent on the number of threads
-//   scale = min(1, max_norm / (norm + 1e-6)), or 1 if max_norm <= 0
-//   norm, scale [1], gradient [n], all f32. A NaN in the gradient makes norm and (if clipping) scale NaN.
+//   scale = min(1, max_norm / (norm + 1e-6)), or 1 if max_norm <= 0; NaN if norm is not finite
+//   norm, scale [1], gradient [n], all f32
+// A gradient with a NaN or an infinity in it, or too large for f32, thus leaves AdamW nothing to do.
 struct GradientNorm {
   static constexpr const char* name = "gradient_norm";
   View norm, scale;

@@ -68,7 +68,8 @@ struct MoeGatherBackward {
   Work work() const { return {.bytes = dx.bytes() + dy.bytes() + slot.bytes(), .flops = dy.count()}; }
 };
 
-// For each expert e and its rows: c = a W_e^T, or c = a W_e without transpose_b.
+// For each expert e and its rows: c = a W_e^T, or c = a W_e without transpose_b. Rows of c past the last segment keep
+// what they hold.
 //   c [capacity, n], a [capacity, k], b [experts * n, k] (without transpose_b: [experts * k, n]), offset i64 [experts +
 //   1]
 struct GroupedMatmul {

@@ -10,6 +10,9 @@ namespace {
 
 constexpr std::int64_t kMaxHeadDim = 128;
 
+// Whether check() can read the starts. In GPU memory they are the caller's responsibility.
+bool is_readable(const ConstView& starts) { return starts && starts.place != Place::cuda; }
+
 void check_shapes(Check& that, const ConstView& q, const ConstView& k, const ConstView& v, const ConstView& qkv,
                   const ConstView& q_weight, const ConstView& k_weight, const ConstView& cosine, const ConstView& sine,
                   const ConstView& starts) {
@@ -27,7 +30,7 @@ void check_shapes(Check& that, const ConstView& q, const ConstView& k, const Con
   that.operand("sine", sine, wide, cosine.shape);
   that.optional("starts", starts, DType::i64, {batch});
   std::int64_t last = time;
-  if (starts)
+  if (is_readable(starts))
     for (std::int64_t b = 0; b < batch; ++b) last = std::max(last, starts.as<std::int64_t>()[b] + time);
   that.that(last <= cosine.shape[0], "positions must lie inside the table of angles");
 }
@@ -159,7 +162,8 @@ void QkNormRope::check(Check& that) const {
   const std::int64_t time = q.shape[1], capacity = k.shape[1];
   if (!into_cache) return that.that(capacity == time, "k and v must have the time of q unless they are a cache");
   for (std::int64_t b = 0; b < q.shape[0]; ++b)
-    that.that((starts ? starts.as<std::int64_t>()[b] : 0) + time <= capacity, "the cache must hold all positions");
+    that.that((is_readable(starts) ? starts.as<std::int64_t>()[b] : 0) + time <= capacity,
+              "the cache must hold all positions");
 }
 
 void QkNormRopeBackward::check(Check& that) const {

@@ -14,7 +14,8 @@ namespace omni {
 //   qkv        [batch, time, (heads + 2 kv_heads) head_dim]: all query heads, then keys, then values
 //   weights    [head_dim], f32 (f64)
 //   cosine, sine   [positions, head_dim / 2], f32 (f64): the angles of position p in row p (models/rope.h)
-//   starts     i64 [batch], optional: position of the first time step of each sequence, else 0
+//   starts     i64 [batch], optional: position of the first time step of each sequence, else 0. Positions must lie
+//              inside the tables and the cache, which is not checked for starts in GPU memory.
 // With into_cache, k and v of position p are written at time p of their operand and the rest of it stays as it is.
 struct QkNormRope {
   static constexpr const char* name = "qk_norm_rope";

@@ -26,40 +26,58 @@ double slope(const Function& f, double x) {
 }
 
 template <class Forward, class Backward, class Function>
-void check(const Forward& forward, const Backward& backward, const Function& f) {
-  for (const DType dtype : {DType::f32, DType::bf16, DType::f64})
-    for (const Shape& shape : awkward_shapes()) {
-      const OwnedTensor x = randn(shape, 1, dtype, 3), dy = randn(shape, 2, dtype);
-      const OwnedTensor y = unwritten(dtype, shape), again = unwritten(dtype, shape), dx = unwritten(dtype, shape);
-      std::vector<double> expected, d_expected;
-      const auto xs = values_of(x), dys = values_of(dy);
-      for (std::size_t i = 0; i < xs.size(); ++i) {
-        expected.push_back(f(xs[i]));
-        d_expected.push_back(dys[i] * slope(f, xs[i]));
-      }
-      forward(y, x);
-      forward(again, x);
-      REQUIRE_CLOSE(y, expected, tolerance(dtype));
-      REQUIRE(same_bits(y, again));
-      backward(dx, dy, x);
-      REQUIRE_CLOSE(dx, d_expected, dtype == DType::f64 ? 1e-10 : 4 * tolerance(dtype));
-      backward(dy, dy, x);  // in place
-      REQUIRE(same_bits(dx, dy));
+void check(const TestContext& run, const Forward& forward, const Backward& backward, const Function& f) {
+  for (const auto& [dtype, shape] : awkward_operands(run)) {
+    const OwnedTensor x = randn(shape, 1, dtype, 3), dy = randn(shape, 2, dtype);
+    const OwnedTensor y = unwritten(dtype, shape), again = unwritten(dtype, shape), dx = unwritten(dtype, shape);
+    std::vector<double> expected, d_expected;
+    const auto xs = values_of(x), dys = values_of(dy);
+    for (std::size_t i = 0; i < xs.size(); ++i) {
+      expected.push_back(f(xs[i]));
+      d_expected.push_back(dys[i] * slope(f, xs[i]));
     }
+    forward(y, x);
+    forward(again, x);
+    REQUIRE_CLOSE(y, expected, tolerance(dtype));
+    REQUIRE(same_bits(y, again));
+    backward(dx, dy, x);
+    REQUIRE_CLOSE(dx, d_expected, dtype == DType::f64 ? 1e-10 : 4 * tolerance(dtype));
+    backward(dy, dy, x);  // in place
+    REQUIRE(same_bits(dx, dy));
+  }
 }
 
 }  // namespace
 
 TEST_CASE("gelu and silu agree with the standard library in double") {
-  const TestContext run;
-  for (const Gelu::Kind kind : {Gelu::Kind::erf, Gelu::Kind::tanh})
-    check([&](const View& y, const View& x) { run(Gelu{.y = y, .x = x, .kind = kind}); },
+  for (const TestContext& run : TestContext::all()) {
+    for (const Gelu::Kind kind : {Gelu::Kind::erf, Gelu::Kind::tanh})
+      check(
+          run, [&](const View& y, const View& x) { run(Gelu{.y = y, .x = x, .kind = kind}); },
           [&](const View& dx, const View& dy, const View& x) {
             run(GeluBackward{.dx = dx, .dy = dy, .x = x, .kind = kind});
           },
           [&](double x) { return gelu(x, kind); });
-  check([&](const View& y, const View& x) { run(Silu{.y = y, .x = x}); },
+    check(
+        run, [&](const View& y, const View& x) { run(Silu{.y = y, .x = x}); },
         [&](const View& dx, const View& dy, const View& x) { run(SiluBackward{.dx = dx, .dy = dy, .x = x}); }, silu);
+  }
+}
+
+TEST_CASE("activations of extreme values, and of NaN") {
+  const float values[] = {100, -100, 1e30f, -1e4f, std::nanf(""), 0};
+  for (const TestContext& run : TestContext::all()) {
+    const OwnedTensor x = zeros(DType::f32, {6}), y = unwritten(DType::f32, {6});
+    std::copy_n(values, 6, x.as<float>());
+    for (const Gelu::Kind kind : {Gelu::Kind::erf, Gelu::Kind::tanh}) {
+      run(Gelu{.y = y, .x = x, .kind = kind});
+      for (const int i : {0, 1, 2, 3, 5}) REQUIRE(y.as<float>()[i] == std::max(values[i], 0.f));
+      REQUIRE(std::isnan(y.as<float>()[4]));
+    }
+    run(Silu{.y = x, .x = x});  // in place
+    for (const int i : {0, 1, 2, 3, 5}) REQUIRE(std::fabs(x.as<float>()[i] - std::max(values[i], 0.f)) < 1e-36f);
+    REQUIRE(std::isnan(x.as<float>()[4]));
+  }
 }
 
 TEST_CASE("fast_exp is within 2 units in the last place, and right at the edges") {

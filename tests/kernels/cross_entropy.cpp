@@ -34,7 +34,7 @@ Expected cross_entropy(const std::vector<double>& logits, const std::int64_t* ta
 }
 
 OwnedTensor copy_of(const OwnedTensor& x) {
-  OwnedTensor out(x.view().dtype, x.view().shape);
+  OwnedTensor out = zeros(x.view().dtype, x.view().shape);
   std::memcpy(out.view().data, x.view().data, static_cast<std::size_t>(x.view().bytes()));
   return out;
 }
@@ -42,9 +42,8 @@ OwnedTensor copy_of(const OwnedTensor& x) {
 }  // namespace
 
 TEST_CASE("cross_entropy and its gradient agree with a loop in double") {
-  const TestContext run;
-  for (const DType dtype : {DType::f32, DType::bf16, DType::f64})
-    for (const Shape& shape : awkward_shapes())
+  for (const TestContext& run : TestContext::all())
+    for (const auto& [dtype, shape] : awkward_operands(run))
       for (const bool weighted : {false, true}) {
         const DType wide = wide_of(dtype);
         const std::int64_t rows = shape.rows(), classes = shape.width();
@@ -64,43 +63,78 @@ TEST_CASE("cross_entropy and its gradient agree with a loop in double") {
         run(op);
         REQUIRE_CLOSE(loss, std::vector<double>{expected.loss}, 8 * tolerance(wide, classes));
         REQUIRE_CLOSE(forward, expected.gradient, tolerance(dtype, classes));
-        op.logits = again;
+        const OwnedTensor loss2 = unwritten(wide, {1});
+        op.logits = again, op.loss = loss2;
         run(op);
         REQUIRE(same_bits(forward, again));
+        REQUIRE(same_bits(loss, loss2));
       }
 }
 
 TEST_CASE("cross_entropy of huge logits, of -infinity and of no targets") {
-  const TestContext run;
-  const float infinity = std::numeric_limits<float>::infinity();
-  const OwnedTensor logits(DType::f32, {2, 3}), targets(DType::i64, {2}), loss = unwritten(DType::f32, {1});
-  const float values[] = {1000, -1000, 1000, -infinity, 5, -infinity};
-  std::copy_n(values, 6, logits.as<float>());
-  targets.as<std::int64_t>()[1] = 1;
-  run(CrossEntropy{.loss = loss, .logits = logits, .targets = targets});
-  REQUIRE_CLOSE(loss, std::vector<double>{std::log(2.) / 2}, 1e-4);  // at 1000 neighbouring floats lie 6e-5 apart
-  REQUIRE_CLOSE(logits, (std::vector<double>{-0.25, 0, 0.25, 0, 0, 0}), 1e-6);
+  const float infinity = std::numeric_limits<float>::infinity(), lowest = std::numeric_limits<float>::lowest();
+  for (const TestContext& run : TestContext::all()) {
+    const OwnedTensor logits = zeros(DType::f32, {3, 3}), targets = zeros(DType::i64, {3}),
+                      loss = unwritten(DType::f32, {1});
+    const float values[] = {1000, -1000, 1000, -infinity, 5, -infinity, lowest, lowest, -infinity};
+    std::copy_n(values, 9, logits.as<float>());
+    targets.as<std::int64_t>()[1] = 1;
+    run(CrossEntropy{.loss = loss, .logits = logits, .targets = targets});
+    // At 1000 neighbouring floats lie 6e-5 apart. The third row is lost in the magnitude of its own logits.
+    REQUIRE_CLOSE(logits, (std::vector<double>{-1. / 6, 0, 1. / 6, 0, 0, 0, -1. / 6, 1. / 6, 0}), 1e-6);
+    targets.as<std::int64_t>()[2] = -100;
+    std::copy_n(values, 9, logits.as<float>());
+    run(CrossEntropy{.loss = loss, .logits = logits, .targets = targets});
+    REQUIRE_CLOSE(loss, std::vector<double>{std::log(2.) / 2}, 1e-4);
+    REQUIRE_CLOSE(logits, (std::vector<double>{-0.25, 0, 0.25, 0, 0, 0, 0, 0, 0}), 1e-6);
 
-  std::fill_n(targets.as<std::int64_t>(), 2, -100);
-  run(CrossEntropy{.loss = loss, .logits = logits, .targets = targets});
-  REQUIRE_CLOSE(loss, std::vector<double>{0}, 0);
-  REQUIRE_CLOSE(logits, std::vector<double>(6, 0), 0);
+    std::fill_n(targets.as<std::int64_t>(), 3, -100);
+    run(CrossEntropy{.loss = loss, .logits = logits, .targets = targets});
+    REQUIRE_CLOSE(loss, std::vector<double>{0}, 0);
+    REQUIRE_CLOSE(logits, std::vector<double>(9, 0), 0);
 
-  std::fill_n(targets.as<std::int64_t>(), 2, 0);
-  logits.as<float>()[1] = std::nanf("");
-  run(CrossEntropy{.loss = loss, .logits = logits, .targets = targets});
-  REQUIRE(std::isnan(*loss.as<float>()));
+    std::fill_n(targets.as<std::int64_t>(), 3, 0);
+    logits.as<float>()[1] = std::nanf("");
+    run(CrossEntropy{.loss = loss, .logits = logits, .targets = targets});
+    REQUIRE(std::isnan(*loss.as<float>()));
+    for (int i = 0; i < 9; ++i) REQUIRE(std::isnan(logits.as<float>()[i]) == (i < 3));
+
+    for (const float only : {infinity, -infinity}) {  // infinity minus infinity
+      std::fill_n(logits.as<float>(), 9, 0.f);
+      std::fill_n(logits.as<float>() + 3, 3, only);
+      run(CrossEntropy{.loss = loss, .logits = logits, .targets = targets});
+      REQUIRE(std::isnan(*loss.as<float>()));
+      for (int i = 0; i < 9; ++i) REQUIRE(std::isnan(logits.as<float>()[i]) == (i / 3 == 1));
+    }
+  }
+}
+
+TEST_CASE("cross_entropy of many rows") {
+  for (const TestContext& run : TestContext::all()) {
+    const std::int64_t rows = 2100, classes = 5;
+    const OwnedTensor logits = randn({rows, classes}, 1, DType::f32), targets = random_ids({rows}, 2, classes);
+    for (std::int64_t row = 1; row < rows; row += 3) targets.as<std::int64_t>()[row] = -100;
+    const Expected expected = cross_entropy(values_of(logits), targets.as<std::int64_t>(), {}, rows, classes);
+    const OwnedTensor loss = unwritten(DType::f32, {1});
+    run(CrossEntropy{.loss = loss, .logits = logits, .targets = targets});
+    REQUIRE_CLOSE(loss, std::vector<double>{expected.loss}, 8 * tolerance(DType::f32));
+    REQUIRE_CLOSE(logits, expected.gradient, tolerance(DType::f32));
+  }
 }
 
 TEST_CASE("cross_entropy refuses a target that is no class") {
-  const TestContext run;
-  const OwnedTensor logits = randn({2, 3}, 1, DType::f32), targets(DType::i64, {2}), loss(DType::f32, {1});
-  for (const std::int64_t wrong : {std::int64_t{3}, std::int64_t{-1}, INT64_MIN}) {
-    targets.as<std::int64_t>()[1] = wrong;
-    REQUIRE_THROWS_WITH(run(CrossEntropy{.loss = loss, .logits = logits, .targets = targets}),
-                        "cross_entropy: targets[1] is " + std::to_string(wrong) + ", expected 0 .. 2 or -100");
+  for (const TestContext& run : TestContext::all()) {
+    const OwnedTensor logits = randn({2, 3}, 1, DType::f32), targets = zeros(DType::i64, {2}),
+                      loss = zeros(DType::f32, {1});
+    for (const std::int64_t wrong : {std::int64_t{3}, std::int64_t{-1}, INT64_MIN}) {
+      targets.as<std::int64_t>()[1] = wrong;
+      const std::string number = std::to_string(wrong);
+      REQUIRE_THROWS_WITH(run(CrossEntropy{.loss = loss, .logits = logits, .targets = targets}),
+                          run.is_cpu() ? "cross_entropy: targets[1] is " + number + ", expected 0 .. 2 or -100"
+                                       : "cross_entropy: a target is " + number + ", expected 0 .. 2");
+    }
+    const OwnedTensor few = zeros(DType::i64, {1});
+    REQUIRE_THROWS_WITH(run(CrossEntropy{.loss = loss, .logits = logits, .targets = few}),
+                        Catch::Contains("one class per row"));
   }
-  const OwnedTensor few(DType::i64, {1});
-  REQUIRE_THROWS_WITH(run(CrossEntropy{.loss = loss, .logits = logits, .targets = few}),
-                      Catch::Contains("one class per row"));
 }

@@ -1,53 +1,99 @@
 #include "kernels/embedding/embedding.h"
 
+#include <algorithm>
+
 #include "tests/support/numbers.h"
 
 using namespace omni;
 
-TEST_CASE("embedding copies rows, and its backward sums them") {
-  const TestContext run;
-  const std::int64_t vocab = 37;
-  for (const DType dtype : {DType::f32, DType::bf16, DType::f64})
-    for (const Shape& shape : awkward_shapes()) {
-      const DType wide = wide_of(dtype);
-      const std::int64_t rows = shape.rows(), width = shape.width();
-      const OwnedTensor table = randn({vocab, width}, 1, dtype), ids = random_ids({rows, 1}, 2, vocab);
-      const OwnedTensor y = unwritten(dtype, shape);
-      run(Embedding{.y = y, .table = table, .ids = ids});
-      const auto from = values_of(table);
-      std::vector<double> expected, sums(from.size(), 0);
-      const OwnedTensor dy = randn(shape, 3, dtype);
-      const auto dys = values_of(dy);
-      for (std::int64_t i = 0; i < rows; ++i)
-        for (std::int64_t j = 0; j < width; ++j) {
-          const auto at = static_cast<std::size_t>(ids.as<std::int64_t>()[i] * width + j);
-          expected.push_back(from[at]);
-          sums[at] += dys[static_cast<std::size_t>(i * width + j)];
-        }
-      REQUIRE_CLOSE(y, expected, 0);
+namespace {
 
-      const OwnedTensor dtable = unwritten(wide, {vocab, width}), again = unwritten(wide, {vocab, width});
-      run(EmbeddingBackward{.dtable = dtable, .dy = dy, .ids = ids});  // rows that no id names become zero
-      REQUIRE_CLOSE(dtable, sums, tolerance(wide, rows));
-      TestContext{1}(EmbeddingBackward{.dtable = again, .dy = dy, .ids = ids});
-      REQUIRE(same_bits(dtable, again));
-      run(EmbeddingBackward{.dtable = dtable, .dy = dy, .ids = ids, .accumulate = true});
-      for (double& value : sums) value *= 2;
-      REQUIRE_CLOSE(dtable, sums, 2 * tolerance(wide, rows));
+// Both instructions against loops; the sums also against the CPU on one thread, bit for bit, since their order is part
+// of the contract.
+void check_embedding(const TestContext& run, DType dtype, const Shape& shape, const OwnedTensor& ids,
+                     std::int64_t vocab) {
+  const DType wide = wide_of(dtype);
+  const std::int64_t rows = shape.rows(), width = shape.width();
+  const OwnedTensor table = randn({vocab, width}, 1, dtype), y = unwritten(dtype, shape);
+  run(Embedding{.y = y, .table = table, .ids = ids});
+  const auto from = values_of(table);
+  std::vector<double> expected, sums(from.size(), 0);
+  const OwnedTensor dy = randn(shape, 3, dtype);
+  const auto dys = values_of(dy);
+  for (std::int64_t i = 0; i < rows; ++i)
+    for (std::int64_t j = 0; j < width; ++j) {
+      const auto at = static_cast<std::size_t>(ids.as<std::int64_t>()[i] * width + j);
+      expected.push_back(from[at]);
+      sums[at] += dys[static_cast<std::size_t>(i * width + j)];
+    }
+  REQUIRE_CLOSE(y, expected, 0);
+
+  const OwnedTensor dtable = unwritten(wide, {vocab, width}), again = unwritten(wide, {vocab, width});
+  EmbeddingBackward backward{.dtable = dtable, .dy = dy, .ids = ids};
+  run(backward);  // rows that no id names become zero
+  REQUIRE_CLOSE(dtable, sums, tolerance(wide, rows));
+  backward.dtable = again;
+  TestContext{1}(backward);
+  REQUIRE(same_bits(dtable, again));
+  backward.accumulate = true;
+  TestContext{1}(backward);
+  backward.dtable = dtable;
+  run(backward);
+  for (double& value : sums) value *= 2;
+  REQUIRE_CLOSE(dtable, sums, 2 * tolerance(wide, rows));
+  REQUIRE(same_bits(dtable, again));
+}
+
+}  // namespace
+
+TEST_CASE("embedding copies rows, and its backward sums them") {
+  const std::int64_t vocab = 37;
+  for (const TestContext& run : TestContext::all())
+    for (const auto& [dtype, shape] : awkward_operands(run))
+      check_embedding(run, dtype, shape, random_ids({shape.rows(), 1}, 2, vocab), vocab);
+}
+
+TEST_CASE("embedding of many ids, evenly spread, and one of them everywhere") {
+  const std::int64_t rows = 2500, vocab = 700;
+  const OwnedTensor even = random_ids({rows}, 4, vocab), padded = random_ids({rows}, 5, vocab),
+                    one = zeros(DType::i64, {rows});
+  for (std::int64_t i = 0; i < rows; ++i)
+    if (i % 150 > 60) padded.as<std::int64_t>()[i] = 699;
+  for (const TestContext& run : TestContext::all())
+    for (const OwnedTensor* ids : {&even, &padded, &one}) {
+      check_embedding(run, DType::f32, {rows, 4}, *ids, vocab);
+      check_embedding(run, DType::bf16, {rows, 3}, *ids, vocab);
+      check_embedding(run, DType::bf16, {rows, 132}, *ids, vocab);
     }
 }
 
-TEST_CASE("embedding refuses ids outside the table and writes nothing") {
-  const TestContext run;
-  const OwnedTensor table = randn({5, 3}, 1, DType::f32), y(DType::f32, {2, 3}), ids(DType::i64, {2});
-  for (const std::int64_t wrong : {std::int64_t{5}, std::int64_t{-1}, INT64_MAX, INT64_MIN}) {
-    ids.as<std::int64_t>()[1] = wrong;
-    const std::string message = "ids[1] is " + std::to_string(wrong) + ", expected 0 .. 4";
-    REQUIRE_THROWS_WITH(run(Embedding{.y = y, .table = table, .ids = ids}), "embedding: " + message);
-    REQUIRE_THROWS_WITH(run(EmbeddingBackward{.dtable = table, .dy = y, .ids = ids}), "embedding_backward: " + message);
+TEST_CASE("embedding_backward leaves rows alone that no id names") {
+  for (const TestContext& run : TestContext::all()) {
+    const OwnedTensor ids = random_ids({5}, 6, 3), dy = randn({5, 8}, 7, DType::f32),
+                      dtable = unwritten(DType::f32, {9, 8});
+    std::fill_n(dtable.as<float>(), 24, 0.f);
+    run(EmbeddingBackward{.dtable = dtable, .dy = dy, .ids = ids, .accumulate = true});
+    const OwnedTensor untouched = unwritten(DType::f32, {6, 8});
+    REQUIRE(same_bits(slice(dtable.view(), 24, {6, 8}), untouched));
   }
-  REQUIRE_CLOSE(y, std::vector<double>(6, 0), 0);
-  const OwnedTensor short_ids(DType::i64, {1}), floats(DType::f32, {2});
-  REQUIRE_THROWS_WITH(run(Embedding{.y = y, .table = table, .ids = short_ids}), Catch::Contains("one row"));
-  REQUIRE_THROWS_WITH(run(Embedding{.y = y, .table = table, .ids = floats}), Catch::Contains("ids must be i64"));
+}
+
+TEST_CASE("embedding refuses ids outside the table and writes nothing") {
+  for (const TestContext& run : TestContext::all()) {
+    const OwnedTensor table = randn({5, 3}, 1, DType::f32), y = zeros(DType::f32, {2, 3}), ids = zeros(DType::i64, {2}),
+                      dtable = unwritten(DType::f32, {5, 3});
+    for (const std::int64_t wrong : {std::int64_t{5}, std::int64_t{-1}, INT64_MAX, INT64_MIN}) {
+      std::fill_n(ids.as<std::int64_t>(), 2, wrong);
+      const std::string number = std::to_string(wrong);
+      const std::string message =
+          run.is_cpu() ? "ids[0] is " + number + ", expected 0 .. 4" : "an id is " + number + ", expected 0 .. 4";
+      REQUIRE_THROWS_WITH(run(Embedding{.y = y, .table = table, .ids = ids}), "embedding: " + message);
+      REQUIRE_THROWS_WITH(run(EmbeddingBackward{.dtable = dtable, .dy = y, .ids = ids}), Catch::EndsWith(message));
+    }
+    REQUIRE_CLOSE(y, std::vector<double>(6, 0), 0);
+    if (!run.is_cpu()) REQUIRE_CLOSE(dtable, std::vector<double>(15, 0), 0);  // as if the id were not there
+    const OwnedTensor short_ids = zeros(DType::i64, {1}), floats = zeros(DType::f32, {2});
+    REQUIRE_THROWS_WITH(run(Embedding{.y = y, .table = table, .ids = short_ids}), Catch::Contains("one row"));
+    REQUIRE_THROWS_WITH(run(Embedding{.y = y, .table = table, .ids = floats}), Catch::Contains("ids must be i64"));
+  }
 }

@@ -1,0 +1,105 @@
+#include "kernels/sampling/sampling.h"
+
+#include <atomic>
+#include <cmath>
+#include <stdexcept>
+
+#include "kernels/sampling/weight.h"
+#include "kernels/simd.h"
+
+namespace omni {
+namespace {
+
+constexpr std::int64_t kCost = 32;  // steps per logit, for the split among threads
+
+struct Candidate {
+  float logit;
+  std::int32_t id;
+  std::uint64_t weight;
+};
+
+bool is_before(const Candidate& a, const Candidate& b) { return a.logit != b.logit ? a.logit > b.logit : a.id < b.id; }
+
+// Temperature and penalty. Returns whether all logits are numbers. `seen` may be null.
+bool scale(float* logits, const std::uint8_t* seen, const SampleToken& op) {  // [classes]
+  const float temperature = static_cast<float>(op.temperature), penalty = static_cast<float>(op.repetition_penalty);
+  bool is_number = true;
+  for (std::int64_t i = 0; i < op.classes(); ++i) {
+    is_number &= !std::isnan(logits[i]);
+    logits[i] /= temperature;
+    if (seen && seen[i]) logits[i] = logits[i] > 0 ? logits[i] / penalty : logits[i] * penalty;
+  }
+  return is_number;
+}
+
+// Moves the top_k first of `count` candidates, and ties with the last of them, to the front. Returns their number.
+std::int64_t keep_top_k(Candidate* candidates, std::int64_t count, std::int64_t top_k) {
+  Candidate *last = candidates + top_k - 1, *end = candidates + count;
+  std::nth_element(candidates, last, end, is_before);
+  return std::partition(last, end, [least = last->logit](const Candidate& c) { return c.logit >= least; }) - candidates;
+}
+
+// The first candidate up to which the weights sum to more than `target`, and that sum.
+struct Found {
+  std::int32_t id;
+  std::uint64_t sum;
+};
+Found find(const Candidate* ordered, std::uint64_t target) {
+  std::uint64_t sum = ordered->weight;
+  while (sum <= target) sum += (++ordered)->weight;
+  return {ordered->id, sum};
+}
+
+std::int32_t draw(Candidate* candidates, const float* logits, double uniform, const SampleToken& op) {  // [classes]
+  std::int64_t count = op.classes();
+  for (std::int64_t i = 0; i < count; ++i) candidates[i] = {logits[i], static_cast<std::int32_t>(i), 0};
+  if (op.is_cut_by_rank()) count = keep_top_k(candidates, count, op.top_k);
+  std::sort(candidates, candidates + count, is_before);
+  std::uint64_t kept = 0;
+  for (std::int64_t i = 0; i < count; ++i)
+    kept += candidates[i].weight = sampling_weight(candidates[i].logit, candidates[0].logit);
+  if (op.top_p < 1) kept = find(candidates, share_of(kept, op.top_p)).sum;
+  return find(candidates, share_of(kept, uniform)).id;
+}
+
+}  // namespace
+
+void SampleToken::check(Check& that) const {
+  const std::int64_t rows = token.count(), width = classes();
+  that.matrix("logits", logits, DType::f32, rows, width);
+  that.that(width > 0 && width <= kMaxClasses, "there must be 1 to 8388608 classes");
+  that.operand("token", token, DType::i64, {rows});
+  that.optional("seen", seen, DType::u8, logits.shape);
+  that.optional("uniform", uniform, DType::f64, token.shape);
+  that.that(uniform || greedy, "uniform may only be absent if greedy");
+  // The kernels take both as floats, where they must still be positive numbers.
+  const auto is_factor = [](double x) { return std::isnormal(static_cast<float>(x)) && x > 0; };
+  that.that(is_factor(temperature), "temperature must be positive, found " + std::to_string(temperature));
+  that.that(is_factor(repetition_penalty),
+            "repetition_penalty must be positive, found " + std::to_string(repetition_penalty));
+  that.that(top_k >= 0, "top_k must not be negative, found " + std::to_string(top_k));
+  that.that(top_p >= 0, "top_p must not be negative, found " + std::to_string(top_p));
+}
+
+void run(const CpuContext& cpu, const SampleToken& op) {
+  const std::int64_t rows = op.token.count(), classes = op.classes();
+  const std::uint8_t* seen = op.is_penalized() ? op.seen.as<std::uint8_t>() : nullptr;
+  const int parts = parts_for(cpu, rows, kCost * classes);
+  const auto candidates = cpu.scratch<Candidate>(parts, classes);
+  std::atomic<bool> is_number = true;
+  parallel_parts(parts, rows, [&](int part, std::int64_t begin, std::int64_t end) {
+    for (std::int64_t row = begin; row < end; ++row) {
+      float* logits = op.logits.as<float>() + row * classes;
+      if (!scale(logits, seen ? seen + row * classes : nullptr, op)) {
+        is_number = false;
+        continue;
+      }
+      op.token.as<std::int64_t>()[row] = op.greedy
+                                             ? std::max_element(logits, logits + classes) - logits
+                                             : draw(candidates.part(part), logits, op.uniform.as<double>()[row], op);
+    }
+  });
+  if (!is_number) throw std::runtime_error("sampling: a logit is not a number; the weights may be damaged");
+}
+
+}  // namespace omni
