@@ -152,8 +152,8 @@ nlohmann::json decode(const Options& options, const ThinkerConfig& config, Devic
   std::filesystem::remove_all(folder);
   TextSequence sequence(device, *model, 16 + options.decode + 1);
   std::vector<std::int32_t> prompt(16, 100);
-  std::span<float> logits = sequence.show(prompt);
-  Sampler sampler({.greedy = true});
+  View logits = sequence.show(prompt);
+  Sampler sampler(device, {.greedy = true});
   Philox random(0, RandomStream::sampling);
   std::vector<double> seconds;
   if (options.profile) device.profiler().set_mode(Profiler::Mode::totals);

@@ -13,8 +13,7 @@ TextSequence::TextSequence(Device& device, ThinkerModel& model, std::int64_t cap
       model_(model),
       capacity_(std::min(capacity, model.config.max_position_embeddings)),
       inputs_(DType::i64, {capacity_ + 2}, device.place()),
-      logits_(DType::f32, {1, model.config.vocab_size}, device.place()),
-      logits_on_host_(static_cast<std::size_t>(model.config.vocab_size)) {
+      logits_(DType::f32, {1, model.config.vocab_size}, device.place()) {
   const ThinkerConfig& config = model.config;
   const Shape shape{1, capacity_, config.num_key_value_heads, config.head_dim};
   const View starts = slice(inputs_.view(), 0, {1}), lengths = slice(inputs_.view(), 1, {1});
@@ -26,7 +25,7 @@ TextSequence::TextSequence(Device& device, ThinkerModel& model, std::int64_t cap
   }
 }
 
-std::span<float> TextSequence::show(std::span<const std::int32_t> ids) {
+View TextSequence::show(std::span<const std::int32_t> ids) {
   if (ids.empty()) throw std::runtime_error("generation: the prompt is empty");
   if (static_cast<std::int64_t>(ids.size()) > capacity_)
     throw std::runtime_error("generation: " + std::to_string(ids.size()) + " tokens do not fit into a context of " +
@@ -42,14 +41,14 @@ std::span<float> TextSequence::show(std::span<const std::int32_t> ids) {
   return forward(first);
 }
 
-std::span<float> TextSequence::append(std::int32_t id) {
+View TextSequence::append(std::int32_t id) {
   if (static_cast<std::int64_t>(ids_.size()) >= capacity_)
     throw std::runtime_error("generation: the context of " + std::to_string(capacity_) + " tokens is full");
   ids_.push_back(id);
   return forward(ids_.size() - 1);
 }
 
-std::span<float> TextSequence::forward(std::size_t first) {
+View TextSequence::forward(std::size_t first) {
   const std::int64_t time = static_cast<std::int64_t>(ids_.size() - first),
                      length = static_cast<std::int64_t>(ids_.size());
   inputs_on_host_ = {static_cast<std::int64_t>(first), length};
@@ -69,17 +68,16 @@ std::span<float> TextSequence::forward(std::size_t first) {
     device.run_recurring(step_, compute);
   else
     compute();
-  device.copy(view_of(logits_on_host_.data(), logits_.view().shape), logits_);
-  return logits_on_host_;
+  return logits_.view();
 }
 
 std::vector<std::int32_t> generate(TextSequence& sequence, std::span<const std::int32_t> prompt,
                                    const GenerationSettings& settings, std::int32_t eos_id,
                                    const std::function<bool(std::int32_t)>& on_token) {
-  Sampler sampler(settings.sampling);
+  Sampler sampler(sequence.device(), settings.sampling);
   Philox random(settings.seed, RandomStream::sampling);
   std::vector<std::int32_t> out;
-  std::span<float> logits = sequence.show(prompt);
+  View logits = sequence.show(prompt);
   while (static_cast<std::int64_t>(out.size()) < settings.max_new_tokens) {
     out.push_back(sampler.next(logits, sequence.ids(), random));
     const bool more = !on_token || on_token(out.back());

@@ -17,17 +17,18 @@ class TextSequence {
   TextSequence(Device& device, ThinkerModel& model, std::int64_t capacity);
 
   // Makes the model see `ids` instead of what it saw before; a common beginning is not computed again. Returns the
-  // logits [vocab_size] of the token that follows, valid until the next call. Throws std::runtime_error if `ids` is
-  // empty, does not fit or holds an id that the model does not know.
-  std::span<float> show(std::span<const std::int32_t> ids);
+  // logits [1, vocab_size] of the token that follows, f32 in the device's memory, valid until the next call. Throws
+  // std::runtime_error if `ids` is empty, does not fit or holds an id that the model does not know.
+  View show(std::span<const std::int32_t> ids);
   // Adds one id, as show() does.
-  std::span<float> append(std::int32_t id);
+  View append(std::int32_t id);
 
+  Device& device() { return tape_.device(); }
   const std::vector<std::int32_t>& ids() const { return ids_; }
   std::int64_t capacity() const { return capacity_; }
 
  private:
-  std::span<float> forward(std::size_t first);
+  View forward(std::size_t first);
 
   Tape tape_;
   ThinkerModel& model_;
@@ -39,7 +40,6 @@ class TextSequence {
   std::vector<std::int64_t> inputs_on_host_;
   OwnedTensor logits_;
   Device::Recurring step_;
-  std::vector<float> logits_on_host_;
 };
 
 struct GenerationSettings {

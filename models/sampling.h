@@ -5,8 +5,8 @@
 #include <span>
 #include <vector>
 
+#include "engine/device.h"
 #include "engine/philox.h"
-#include "kernels/buffer.h"
 
 namespace omni {
 
@@ -20,18 +20,21 @@ struct SamplingSettings {
   bool greedy = false;
 };
 
+// Draws tokens on the device where the logits are; one number per token comes to the host.
 class Sampler {
  public:
-  explicit Sampler(const SamplingSettings& settings) : settings_(settings) {}
+  // The device must outlive the sampler.
+  Sampler(Device& device, const SamplingSettings& settings);
 
-  // Draws the id that follows `sequence`. logits [vocab_size] are changed. With equal logits the lower id comes first.
-  // Throws std::runtime_error if a logit is NaN.
-  std::int32_t next(std::span<float> logits, std::span<const std::int32_t> sequence, Philox& random);
+  // Draws the id that follows `sequence`. logits f32 [1, vocab_size] in the device's memory are changed. Throws
+  // std::invalid_argument for settings without meaning, and an exception if a logit is NaN.
+  std::int32_t next(const View& logits, std::span<const std::int32_t> sequence, Philox& random);
 
  private:
+  Device& device_;
   SamplingSettings settings_;
-  Workspace workspace_;
-  std::vector<std::uint8_t> seen_;
+  OwnedTensor token_, uniform_, seen_;
+  std::vector<std::uint8_t> seen_on_host_;
 };
 
 }  // namespace omni

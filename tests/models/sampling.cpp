@@ -9,12 +9,14 @@ namespace {
 
 std::map<std::int32_t, int> draws(const SamplingSettings& settings, const std::vector<float>& logits,
                                   const std::vector<std::int32_t>& sequence = {}, int count = 20000) {
-  Sampler sampler(settings);
+  Device device = Device::cpu(1);
+  Sampler sampler(device, settings);
   Philox random(1, RandomStream::test);
   std::map<std::int32_t, int> out;
   for (int i = 0; i < count; ++i) {
     std::vector<float> copy = logits;
-    ++out[sampler.next(copy, sequence, random)];
+    const View view = view_of(copy.data(), {1, static_cast<std::int64_t>(copy.size())});
+    ++out[sampler.next(view, sequence, random)];
   }
   return out;
 }
