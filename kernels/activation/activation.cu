@@ -2,11 +2,10 @@
 
 #include "kernels/activation/activation.h"
 #include "kernels/cuda/map.cuh"
+#include "kernels/cuda/math.cuh"
 
 namespace omni {
 namespace {
-
-__device__ float sigmoid(float x) { return 1.f / (1.f + __expf(-x)); }
 
 struct GeluErf {
   static __device__ float value(float x) { return x * cumulative(x); }

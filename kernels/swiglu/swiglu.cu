@@ -1,4 +1,5 @@
 #include "kernels/cuda/launch.cuh"
+#include "kernels/cuda/math.cuh"
 #include "kernels/cuda/pack.cuh"
 #include "kernels/swiglu/swiglu.h"
 
@@ -6,8 +7,6 @@ namespace omni {
 namespace {
 
 constexpr int kBlock = 256;
-
-__device__ float sigmoid(float x) { return 1.f / (1.f + __expf(-x)); }
 
 // One thread owns `Size` neighbouring values of a row of y (16 bytes, or 1 value where rows do not begin on 16 bytes)
 // and what they are made of. No shared memory. Must move 3 values per value of y.
