@@ -31,12 +31,24 @@ void run(const Options& options) {
   const DType dtype = options.dtype == "bf16" ? DType::bf16 : DType::f32;
   const SafetensorsFile input(options.input);
   const ConstView ids = input.at("input_ids");
-  const ConstView labels = input.contains("labels") ? input.at("labels") : ConstView();
-  if (ids.dtype != DType::i64 || ids.shape.rank() != 2)
-    throw std::runtime_error(options.input + ": input_ids: expected i64 [batch, time], found " + Check::text(ids));
-  const auto model = ThinkerModel::load(options.model, dtype, Purpose::training, device);
-  if (options.list) device.profiler().set_mode(Profiler::Mode::list);
-  const std::vector<NamedTensor> tensors = trace_forward(device, *model, ids, labels, options.gradients);
+  const bool is_omni = ids.shape.rank() == 3;
+  if (ids.dtype != DType::i64 || (ids.shape.rank() != 2 && !is_omni))
+    throw std::runtime_error(options.input + ": input_ids: expected i64 [batch, time] or [batch, 9, time], found " +
+                             Check::text(ids));
+  const auto list = [&] {
+    if (options.list) device.profiler().set_mode(Profiler::Mode::list);
+  };
+  std::vector<NamedTensor> tensors;
+  if (is_omni) {
+    const auto model = OmniModel::load(options.model, dtype, Purpose::training, device);
+    list();
+    tensors = trace_omni(device, *model, read_omni_batch(input), options.gradients);
+  } else {
+    const ConstView labels = input.contains("labels") ? input.at("labels") : ConstView();
+    const auto model = ThinkerModel::load(options.model, dtype, Purpose::training, device);
+    list();
+    tensors = trace_forward(device, *model, ids, labels, options.gradients);
+  }
   if (options.list) print_list(device.profiler());
   if (options.output.empty()) return;
   std::vector<NamedView> views;
@@ -48,11 +60,15 @@ void run(const Options& options) {
 
 int main(int argc, char** argv) {
   CLI::App app(
-      "Runs one forward pass (and, with --grad, one backward pass) of a Thinker on given inputs and writes every "
-      "named\n"
-      "tensor: thinker.embed, thinker.layers.N, text_logits, loss, text_loss, aux_loss, grad.<parameter>.\n"
-      "The input file holds input_ids and, for losses, labels: both int64 [batch, time], aligned (the model "
-      "shifts).\n\n"
+      "Runs one forward pass (and, with --grad, one backward pass) on given inputs and writes every named tensor.\n"
+      "A Thinker: thinker.embed, thinker.layers.N, text_logits, loss, text_loss, aux_loss, grad.<parameter>. The "
+      "input\n"
+      "file holds input_ids and, for losses, labels: both int64 [batch, time], aligned (the model shifts).\n"
+      "The omni model: thinker.input, thinker.layers.N, bridge, talker.input, talker.layers.N, text_logits,\n"
+      "audio_logits, loss, text_loss, audio_loss, aux_loss, grad.<parameter>. The input file holds input_ids int64\n"
+      "[batch, 9, time] and, as far as there are, text_labels [batch, time] and audio_labels [batch, 8, time] "
+      "(already\n"
+      "shifted), audio_states with audio_lens, image_states, spk_emb.\n\n"
       "Examples:\n"
       "  trace --model out/model --input in.safetensors --output out.safetensors --grad\n"
       "  trace --model out/model --input in.safetensors --list");

@@ -100,6 +100,9 @@ class Scope {
   Scope operator/(std::string_view name) const { return Scope(store_, joined(name)); }
   Scope operator/(std::int64_t index) const { return *this / std::to_string(index); }
 
+  Parameter& scalar(std::string_view name, const Initializer& initializer) const {
+    return store_.declare({{joined(name), 0, 1, Shape{}}}, initializer);
+  }
   Parameter& vector(std::string_view name, std::int64_t size, const Initializer& initializer) const {
     return store_.declare({{joined(name), 0, size, Shape{size}}}, initializer);
   }

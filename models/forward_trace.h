@@ -5,6 +5,7 @@
 #include <utility>
 #include <vector>
 
+#include "models/omni_model.h"
 #include "models/thinker_model.h"
 
 namespace omni {
@@ -19,5 +20,10 @@ struct NamedTensor {
 // also "loss", "text_loss", "aux_loss" [1]; with gradients also "grad.<parameter>".
 std::vector<NamedTensor> trace_forward(Device& device, ThinkerModel& model, const ConstView& input_ids,
                                        const ConstView& labels, bool gradients);
+
+// The same for the omni model: "thinker.input", "thinker.layers.N", "bridge", "talker.input", "talker.layers.N",
+// "text_logits", "audio_logits" [batch, 8, time, audio_vocab_size], and with labels the losses ("loss", "text_loss",
+// "audio_loss", "aux_loss") and gradients.
+std::vector<NamedTensor> trace_omni(Device& device, OmniModel& model, const OmniBatch& batch, bool gradients);
 
 }  // namespace omni

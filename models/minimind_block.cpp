@@ -1,5 +1,7 @@
 #include "models/minimind_block.h"
 
+#include <cmath>
+
 #include "autograd/ops/feed_forward.h"
 #include "autograd/ops/linear.h"
 #include "autograd/ops/moe.h"
@@ -10,7 +12,6 @@
 namespace omni {
 namespace {
 
-const Initializer kMatrix = Initializer::normal(0.02);
 const Initializer kNorm = Initializer::constant(1);
 
 std::vector<std::pair<std::string, std::int64_t>> expert_matrices(std::int64_t experts, std::int64_t rows,
@@ -24,32 +25,41 @@ std::vector<std::pair<std::string, std::int64_t>> expert_matrices(std::int64_t e
 
 }  // namespace
 
-SelfAttention::SelfAttention(const Scope& scope, const ThinkerConfig& config)
+Initializer initializer_of(MatrixInit init, std::int64_t fan_in) {
+  return init == MatrixInit::normal ? Initializer::normal(0.02)
+                                    : Initializer::uniform(1 / std::sqrt(static_cast<double>(fan_in)));
+}
+
+SelfAttention::SelfAttention(const Scope& scope, const ThinkerConfig& config, MatrixInit init)
     : shape{config.num_attention_heads, config.num_key_value_heads, config.rms_norm_eps},
       qkv_proj(scope.joined_matrices({{"q_proj.weight", config.num_attention_heads * config.head_dim},
                                       {"k_proj.weight", config.num_key_value_heads * config.head_dim},
                                       {"v_proj.weight", config.num_key_value_heads * config.head_dim}},
-                                     config.hidden_size, kMatrix)),
-      o_proj(scope.matrix("o_proj.weight", config.hidden_size, config.num_attention_heads * config.head_dim, kMatrix)),
+                                     config.hidden_size, initializer_of(init, config.hidden_size))),
+      o_proj(scope.matrix("o_proj.weight", config.hidden_size, config.num_attention_heads * config.head_dim,
+                          initializer_of(init, config.num_attention_heads * config.head_dim))),
       q_norm(scope.vector("q_norm.weight", config.head_dim, kNorm)),
       k_norm(scope.vector("k_norm.weight", config.head_dim, kNorm)) {}
 
-DenseFeedForward::DenseFeedForward(const Scope& scope, const ThinkerConfig& config)
+DenseFeedForward::DenseFeedForward(const Scope& scope, const ThinkerConfig& config, MatrixInit init)
     : gate_up_proj(scope.joined_matrices(
           {{"gate_proj.weight", config.intermediate_size}, {"up_proj.weight", config.intermediate_size}},
-          config.hidden_size, kMatrix)),
-      down_proj(scope.matrix("down_proj.weight", config.hidden_size, config.intermediate_size, kMatrix)) {}
+          config.hidden_size, initializer_of(init, config.hidden_size))),
+      down_proj(scope.matrix("down_proj.weight", config.hidden_size, config.intermediate_size,
+                             initializer_of(init, config.intermediate_size))) {}
 
-MoeFeedForward::MoeFeedForward(const Scope& scope, const ThinkerConfig& config)
+MoeFeedForward::MoeFeedForward(const Scope& scope, const ThinkerConfig& config, MatrixInit init)
     : top_k(config.num_experts_per_tok),
       normalize(config.norm_topk_prob),
       coefficient(config.router_aux_loss_coef),
-      router(scope.matrix("gate.weight", config.num_experts, config.hidden_size, kMatrix)),
+      router(scope.matrix("gate.weight", config.num_experts, config.hidden_size,
+                          initializer_of(init, config.hidden_size))),
       gate_up_proj(scope.joined_matrices(
           expert_matrices(config.num_experts, config.moe_intermediate_size, {"gate_proj", "up_proj"}),
-          config.hidden_size, kMatrix)),
+          config.hidden_size, initializer_of(init, config.hidden_size))),
       down_proj(scope.joined_matrices(expert_matrices(config.num_experts, config.hidden_size, {"down_proj"}),
-                                      config.moe_intermediate_size, kMatrix)) {}
+                                      config.moe_intermediate_size,
+                                      initializer_of(init, config.moe_intermediate_size))) {}
 
 MoeFeedForward::Output MoeFeedForward::operator()(Tape& tape, const Tensor& x) const {
   const Tensor rows = Tape::reshaped(x, {x.rows(), x.width()});
@@ -62,15 +72,15 @@ MoeFeedForward::Output MoeFeedForward::operator()(Tape& tape, const Tensor& x) c
   return {Tape::reshaped(moe_combine(tape, out, routing), x.shape), routing.aux_loss};
 }
 
-MiniMindBlock::MiniMindBlock(const Scope& scope, const ThinkerConfig& config)
+MiniMindBlock::MiniMindBlock(const Scope& scope, const ThinkerConfig& config, MatrixInit init)
     : eps(config.rms_norm_eps),
       input_layernorm(scope.vector("input_layernorm.weight", config.hidden_size, kNorm)),
-      self_attn(scope / "self_attn", config),
+      self_attn(scope / "self_attn", config, init),
       post_attention_layernorm(scope.vector("post_attention_layernorm.weight", config.hidden_size, kNorm)) {
   if (config.use_moe)
-    moe.emplace(scope / "mlp", config);
+    moe.emplace(scope / "mlp", config, init);
   else
-    dense.emplace(scope / "mlp", config);
+    dense.emplace(scope / "mlp", config, init);
 }
 
 MiniMindBlock::Output MiniMindBlock::operator()(Tape& tape, const Residual& input, const RopeAngles& angles,

@@ -16,9 +16,14 @@ struct Residual {
   Tensor stream, branch;  // [batch, time, hidden]
 };
 
+// Initial values of a block's matrices: those of the Thinker, or PyTorch's default for linear layers, which the Talker
+// has.
+enum class MatrixInit { normal, uniform };  // N(0, 0.02^2), U(-1 / sqrt(fan_in), 1 / sqrt(fan_in))
+Initializer initializer_of(MatrixInit init, std::int64_t fan_in);
+
 // Names in a checkpoint: self_attn.{q,k,v,o}_proj.weight, self_attn.{q,k}_norm.weight.
 struct SelfAttention {
-  SelfAttention(const Scope& scope, const ThinkerConfig& config);
+  SelfAttention(const Scope& scope, const ThinkerConfig& config, MatrixInit init);
 
   AttentionShape shape;
   Parameter &qkv_proj, &o_proj;  // [(heads + 2 kv_heads) head_dim, hidden], [hidden, heads * head_dim]
@@ -27,14 +32,14 @@ struct SelfAttention {
 
 // down(silu(gate(x)) * up(x)).   mlp.{gate,up,down}_proj.weight
 struct DenseFeedForward {
-  DenseFeedForward(const Scope& scope, const ThinkerConfig& config);
+  DenseFeedForward(const Scope& scope, const ThinkerConfig& config, MatrixInit init);
 
   Parameter &gate_up_proj, &down_proj;  // [2 * intermediate, hidden], [hidden, intermediate]
 };
 
 // The sum over the chosen experts of weight * expert(x).   mlp.gate.weight, mlp.experts.{e}.{gate,up,down}_proj.weight
 struct MoeFeedForward {
-  MoeFeedForward(const Scope& scope, const ThinkerConfig& config);
+  MoeFeedForward(const Scope& scope, const ThinkerConfig& config, MatrixInit init);
   struct Output {
     Tensor y, aux_loss;
   };
@@ -49,7 +54,7 @@ struct MoeFeedForward {
 
 // u = x + attention(norm(x)),  y = u + feed_forward(norm(u))
 struct MiniMindBlock {
-  MiniMindBlock(const Scope& scope, const ThinkerConfig& config);
+  MiniMindBlock(const Scope& scope, const ThinkerConfig& config, MatrixInit init = MatrixInit::normal);
 
   struct Output {
     Tensor x;         // the block's input as one sum

@@ -2,11 +2,11 @@
 
 #include <algorithm>
 #include <stdexcept>
-#include <vector>
 
 #include "autograd/ops/cross_entropy.h"
 #include "autograd/ops/elementwise.h"
 #include "autograd/ops/gather_rows.h"
+#include "models/integer_block.h"
 
 namespace omni {
 namespace {
@@ -17,31 +17,8 @@ constexpr std::int64_t kColumnUnit = 8, kRowUnit = 64;
 
 std::int64_t round_up(std::int64_t value, std::int64_t unit) { return (value + unit - 1) / unit * unit; }
 
-// What a step reads of a batch, written side by side on the host, so that one copy takes it to the device.
-class Inputs {
- public:
-  explicit Inputs(std::int64_t count) : values_(static_cast<std::size_t>(count)) {}
-
-  // Room for `count` more values.
-  std::int64_t* take(std::int64_t count) {
-    std::int64_t* out = values_.data() + used_;
-    used_ += count;
-    return out;
-  }
-  // Where the values that take() returned lie on the device. After upload().
-  Tensor on_device(const std::int64_t* taken, const Shape& shape) const {
-    return Tensor(slice(static_cast<const View&>(block_), taken - values_.data(), shape));
-  }
-  void upload(Tape& tape) { block_ = tape.upload(view_of(values_.data(), {used_})); }
-
- private:
-  std::vector<std::int64_t> values_;
-  std::int64_t used_ = 0;
-  Tensor block_;
-};
-
 // Columns [0, columns) of a [batch, time] matrix of ids.
-std::int64_t* first_columns(Inputs& inputs, const ConstView& ids, std::int64_t columns) {
+std::int64_t* first_columns(IntegerBlock& inputs, const ConstView& ids, std::int64_t columns) {
   std::int64_t* out = inputs.take(ids.shape[0] * columns);
   for (std::int64_t b = 0; b < ids.shape[0]; ++b)
     std::copy_n(ids.as<std::int64_t>() + b * ids.shape[1], columns, out + b * columns);
@@ -54,7 +31,7 @@ struct LabelledRows {
   std::int64_t *source, *inverse, *targets;  // [count], [batch * columns], [count]
 };
 
-LabelledRows labelled_rows(Inputs& inputs, const ConstView& labels, std::int64_t columns, std::int64_t count) {
+LabelledRows labelled_rows(IntegerBlock& inputs, const ConstView& labels, std::int64_t columns, std::int64_t count) {
   const std::int64_t batch = labels.shape[0], time = labels.shape[1];
   const LabelledRows rows{count, inputs.take(count), inputs.take(batch * columns), inputs.take(count)};
   std::fill_n(rows.source, count, -1);
@@ -72,7 +49,7 @@ LabelledRows labelled_rows(Inputs& inputs, const ConstView& labels, std::int64_t
 }
 
 // labels moved one column to the left: what each position predicts.
-std::int64_t* shifted(Inputs& inputs, const ConstView& labels) {
+std::int64_t* shifted(IntegerBlock& inputs, const ConstView& labels) {
   const std::int64_t batch = labels.shape[0], time = labels.shape[1];
   std::int64_t* out = inputs.take(batch * time);
   for (std::int64_t b = 0; b < batch; ++b)
@@ -102,7 +79,7 @@ TextLoss text_loss(Tape& tape, Thinker& thinker, const ConstView& input_ids, con
       skip && !thinker.config().use_moe ? std::clamp<std::int64_t>(round_up(last, kColumnUnit), 1, time) : time;
   const std::int64_t positions = batch * columns;
   const std::int64_t count = skip ? std::min(round_up(labelled, kRowUnit), positions) : 0;
-  Inputs inputs(3 * positions + 2 * count);
+  IntegerBlock inputs(3 * positions + 2 * count);
   const std::int64_t* ids = first_columns(inputs, input_ids, columns);
   const LabelledRows rows = skip ? labelled_rows(inputs, labels, columns, count) : LabelledRows{};
   const std::int64_t* targets = skip ? rows.targets : shifted(inputs, labels);

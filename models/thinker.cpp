@@ -24,24 +24,27 @@ Thinker::Thinker(const Scope& scope, const ThinkerConfig& config)
 }
 
 Thinker::Output Thinker::operator()(Tape& tape, const ConstView& ids, const std::vector<KeyValueCache>& caches,
-                                    std::int64_t positions, const Observer& observer) {
-  const Tensor embedded = embedding(tape, ids, embed_tokens_);  // [batch * time, hidden]
+                                    std::int64_t positions, const Observer& observer, const Extras& extras) {
+  Tensor embedded = embedding(tape, ids, embed_tokens_);  // [batch * time, hidden]
+  if (extras.inject) embedded = extras.inject(embedded);
   const RopeAngles angles =
       rope_.angles(tape.device(), caches.empty() ? ids.shape[1] : positions, wide_of(embedded.dtype));
   Residual residual{Tape::reshaped(embedded, {ids.shape[0], ids.shape[1], config_.hidden_size}), {}};
-  if (observer) observer("thinker.embed", residual.stream);
+  if (observer) observer(extras.inject ? "thinker.input" : "thinker.embed", residual.stream);
   Output out;
   for (std::size_t i = 0; i < layers_.size(); ++i) {
     tape.milestone(layers_[i].first_parameter());
     const auto [x, y, aux_loss] = layers_[i](tape, residual, angles, caches.empty() ? nullptr : &caches[i]);
     // The output of a block exists as one tensor when the next one has begun.
     if (observer && i > 0) observer("thinker.layers." + std::to_string(i - 1), x);
+    if (extras.bridge_layer == static_cast<std::int64_t>(i) - 1) out.bridge = x;
     if (aux_loss) out.aux_loss = out.aux_loss ? add(tape, out.aux_loss, aux_loss) : aux_loss;
     residual = y;
   }
   const auto [sum, normed] =
       add_rms_norm(tape, residual.stream, residual.branch, norm_, static_cast<float>(config_.rms_norm_eps));
   if (observer) observer("thinker.layers." + std::to_string(layers_.size() - 1), sum);
+  if (extras.bridge_layer == static_cast<std::int64_t>(layers_.size()) - 1) out.bridge = sum;
   out.hidden = normed;
   return out;
 }

@@ -3,6 +3,7 @@
 
 #include <deque>
 #include <functional>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -11,7 +12,8 @@
 
 namespace omni {
 
-// Called with the name and value of intermediate results: "thinker.embed", "thinker.layers.N", "text_logits".
+// Called with the name and value of intermediate results: "thinker.embed" ("thinker.input" after an injection),
+// "thinker.layers.N", "text_logits".
 using Observer = std::function<void(const std::string&, const ConstView&)>;
 
 // Names in a checkpoint: model.embed_tokens.weight, model.layers.{i}.*, model.norm.weight, and lm_head.weight where it
@@ -23,11 +25,17 @@ class Thinker {
   struct Output {
     Tensor hidden;    // [batch, time, hidden], after the final norm
     Tensor aux_loss;  // [1], the sum of the balancing losses; absent without experts
+    Tensor bridge;    // [batch, time, hidden], the residual stream after the block that Extras names
+  };
+  // What the omni model adds to a pass.
+  struct Extras {
+    std::function<Tensor(const Tensor&)> inject;  // writes features over embedded placeholders, [batch * time, hidden]
+    std::optional<std::int64_t> bridge_layer;     // -1: the embeddings after injection
   };
   // ids i64 [batch, time] in the device's memory. `caches` holds one cache per layer, or none; with caches, ids follow
   // the cached positions and `positions` is the largest position of the batch plus one.
   Output operator()(Tape& tape, const ConstView& ids, const std::vector<KeyValueCache>& caches = {},
-                    std::int64_t positions = 0, const Observer& observer = {});
+                    std::int64_t positions = 0, const Observer& observer = {}, const Extras& extras = {});
 
   // hidden [..., hidden] -> logits [..., vocab_size], which cross_entropy may turn into their gradient
   Tensor logits(Tape& tape, const Tensor& hidden);

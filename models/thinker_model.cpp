@@ -19,11 +19,11 @@ void copy_parameter(Device& device, const WeightSource& source, const std::strin
   copy_converted(device, from, to);
 }
 
+}  // namespace
+
 const char* config_dtype(DType dtype) {
   return dtype == DType::bf16 ? "bfloat16" : dtype == DType::f16 ? "float16" : "float32";
 }
-
-}  // namespace
 
 ThinkerModel::ThinkerModel(const ThinkerConfig& model_config) : config(model_config), thinker(Scope(store), config) {}
 
@@ -50,10 +50,15 @@ std::unique_ptr<ThinkerModel> ThinkerModel::create(const ThinkerConfig& config, 
 }
 
 void ThinkerModel::save(const std::filesystem::path& directory, DType dtype) const {
+  write_model_directory(directory, config.to_json(config_dtype(dtype)), store, dtype, config);
+}
+
+void write_model_directory(const std::filesystem::path& directory, const nlohmann::ordered_json& config,
+                           const ParameterStore& store, DType dtype, const ThinkerConfig& thinker) {
   std::filesystem::create_directories(directory);
-  write_text_file(directory / "config.json", config.to_json(config_dtype(dtype)).dump(2) + "\n");
-  const nlohmann::ordered_json generation = {{"bos_token_id", config.bos_token_id},
-                                             {"eos_token_id", config.eos_token_id},
+  write_text_file(directory / "config.json", config.dump(2) + "\n");
+  const nlohmann::ordered_json generation = {{"bos_token_id", thinker.bos_token_id},
+                                             {"eos_token_id", thinker.eos_token_id},
                                              {"pad_token_id", 0},
                                              {"do_sample", true},
                                              {"temperature", 0.85},

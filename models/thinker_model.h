@@ -33,6 +33,13 @@ class ThinkerModel {
   explicit ThinkerModel(const ThinkerConfig& config);
 };
 
+// The name of a dtype in config.json: "float32", ...
+const char* config_dtype(DType dtype);
+
+// The files of a model directory; `thinker` gives the ids in generation_config.json.
+void write_model_directory(const std::filesystem::path& directory, const nlohmann::ordered_json& config,
+                           const ParameterStore& store, DType dtype, const ThinkerConfig& thinker);
+
 // Copies the tensors of `source` into the parameters of `store`, converted to their dtype. A matrix that the source
 // holds under an old name of a tied pair (lm_head.weight beside model.embed_tokens.weight) is read last, as the
 // original does.

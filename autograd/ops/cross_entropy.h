@@ -3,10 +3,13 @@
 
 namespace omni {
 
-// The weighted mean cross-entropy of softmax(logits) over the rows whose target is not -100 (kernels/cross_entropy):
-//   logits [rows, classes], targets [rows] i64, weights [rows] f32 or absent -> loss [1] in f32 (f64 for f64 logits)
+// The weighted mean cross-entropy of softmax(logits) over the rows whose target is not -100 (kernels/cross_entropy), of
+// each of `groups` equal parts of the rows:
+//   logits [rows, classes], targets [rows] i64, weights [rows] f32 or absent -> loss [groups] in f32 (f64 for f64
+//   logits)
 // On a recording tape the forward pass overwrites the logits by their gradient, so nothing else may read them, before
 // or after: neither an op whose backward needs their values nor the caller.
-Tensor cross_entropy(Tape& tape, const Tensor& logits, const ConstView& targets, const ConstView& weights = {});
+Tensor cross_entropy(Tape& tape, const Tensor& logits, const ConstView& targets, const ConstView& weights = {},
+                     std::int64_t groups = 1);
 
 }  // namespace omni

@@ -4,12 +4,13 @@
 
 namespace omni {
 
-Tensor embedding(Tape& tape, const ConstView& ids, Parameter& table) {
-  Tensor y = tape.empty(table.value.dtype, Shape{ids.count(), table.value.width()});
-  tape.run(Embedding{.y = y, .table = table, .ids = ids});
+Tensor embedding(Tape& tape, const ConstView& ids, Parameter& table, std::int64_t group, double factor) {
+  Tensor y = tape.empty(table.value.dtype, Shape{ids.count() / group, table.value.width()});
+  tape.run(Embedding{.y = y, .table = table, .ids = ids, .group = group, .factor = factor});
   tape.on_backward([=, &table](Gradients& d) {
     const auto [dtable, accumulate] = d[table];
-    d.run(EmbeddingBackward{.dtable = dtable, .dy = d[y], .ids = ids, .accumulate = accumulate});
+    d.run(EmbeddingBackward{
+        .dtable = dtable, .dy = d[y], .ids = ids, .group = group, .factor = factor, .accumulate = accumulate});
   });
   return y;
 }

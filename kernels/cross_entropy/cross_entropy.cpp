@@ -9,11 +9,11 @@ namespace {
 
 constexpr std::int64_t kCost = 4;  // steps per logit, for the split among threads
 
-// The number of rows that count. Throws for a target that is no class.
-std::int64_t count_targets(const CrossEntropy& op) {
+// The number of rows that count among those of a group. Throws for a target that is no class.
+std::int64_t count_targets(const CrossEntropy& op, std::int64_t begin, std::int64_t end) {
   const std::int64_t *targets = op.targets.as<std::int64_t>(), classes = op.logits.width();
   std::int64_t counted = 0;
-  for (std::int64_t row = 0; row < op.targets.count(); ++row) {
+  for (std::int64_t row = begin; row < end; ++row) {
     const std::int64_t target = targets[row];
     if (target == op.ignore_index) continue;
     if (target < 0 || target >= classes)
@@ -50,15 +50,19 @@ void row_gradient(T* logits, const W* probability, W sum, W weight, std::int64_t
 template <class T>
 void cross_entropy(const CpuContext& cpu, const CrossEntropy& op) {
   using W = Wide<T>;
-  const std::int64_t rows = op.logits.rows(), classes = op.logits.width(), counted = count_targets(op);
+  const std::int64_t rows = op.logits.rows(), classes = op.logits.width();
+  const std::int64_t groups = op.loss.count(), group_rows = rows / groups;
   const std::int64_t* targets = op.targets.as<std::int64_t>();
   const W* weights = op.weights.as<W>();
   const int parts = parts_for(cpu, rows, kCost * classes);
-  // Scratch: the loss of each row, then a row of probabilities per part. Doubles serve both for alignment.
-  const auto scratch = cpu.scratch<double>(1, rows + 8 + parts * (classes + 8));
-  double* losses = scratch.data;
+  // Scratch: the loss of each row, the count of each group, a row of probabilities per part. All are aligned for
+  // doubles.
+  double* const losses = cpu.scratch<double>(1, rows + groups + 8 + parts * (classes + 8)).data;
+  std::int64_t* const counted = reinterpret_cast<std::int64_t*>(losses + rows);
+  double* const probabilities = losses + rows + groups + 8;
+  for (std::int64_t g = 0; g < groups; ++g) counted[g] = count_targets(op, g * group_rows, (g + 1) * group_rows);
   parallel_parts(parts, rows, [&](int part, std::int64_t begin, std::int64_t end) {
-    W* probability = reinterpret_cast<W*>(losses + rows + 8 + part * (classes + 8));
+    W* probability = reinterpret_cast<W*>(probabilities + part * (classes + 8));
     for (std::int64_t row = begin; row < end; ++row) {
       T* logits = op.logits.as<T>() + row * classes;
       const std::int64_t target = targets[row];
@@ -67,15 +71,18 @@ void cross_entropy(const CpuContext& cpu, const CrossEntropy& op) {
         const W weight = weights == nullptr ? W{1} : weights[row];
         W sum = 0;
         losses[row] = static_cast<double>(weight) * row_loss(probability, sum, logits, target, classes);
-        if (op.gradient) row_gradient(logits, probability, sum, weight / static_cast<W>(counted), target, classes);
+        const W share = weight / static_cast<W>(counted[row / group_rows]);
+        if (op.gradient) row_gradient(logits, probability, sum, share, target, classes);
       } else if (op.gradient) {
         std::fill_n(logits, classes, round_to<T>(W{0}));
       }
     }
   });
-  double loss = 0;
-  for (std::int64_t row = 0; row < rows; ++row) loss += losses[row];
-  *op.loss.as<W>() = static_cast<W>(counted == 0 ? 0 : loss / static_cast<double>(counted));
+  for (std::int64_t g = 0; g < groups; ++g) {
+    double loss = 0;
+    for (std::int64_t row = g * group_rows; row < (g + 1) * group_rows; ++row) loss += losses[row];
+    op.loss.as<W>()[g] = static_cast<W>(counted[g] == 0 ? 0 : loss / static_cast<double>(counted[g]));
+  }
 }
 
 }  // namespace
@@ -84,7 +91,9 @@ void CrossEntropy::check(Check& that) const {
   that.same("logits", logits);
   that.that(logits.width() > 0, "logits must have at least one class");
   that.operand("loss", loss, wide_of(logits.dtype), loss.shape);
-  that.that(loss.count() == 1, "loss must be one number, found " + Check::text(loss));
+  that.that(loss.count() > 0 && logits.rows() % loss.count() == 0,
+            "loss must hold one number for each of equal parts of the rows, found loss " + Check::text(loss) +
+                ", logits " + Check::text(logits));
   that.operand("targets", targets, DType::i64, targets.shape);
   that.that(targets.count() == logits.rows(), "targets must hold one class per row of the logits, found targets " +
                                                   Check::text(targets) + ", logits " + Check::text(logits));

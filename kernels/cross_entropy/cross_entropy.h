@@ -7,8 +7,9 @@ namespace omni {
 //   loss      = sum over i of weights[i] * (log sum over c of exp(logits[i, c]) - logits[i, targets[i]]) / n
 //   logits[i] = weights[i] * (softmax(logits[i]) - onehot(targets[i])) / n     if gradient; else they stay
 // n is the number of rows whose target is not ignore_index; other rows add nothing and get a zero gradient. The weights
-// do not enter n. With n = 0 the loss is 0.
-//   loss [1] f32;  logits [rows, classes] f32 or bf16 (computed in f32);  targets [rows] i64;  weights [rows] f32
+// do not enter n. With n = 0 the loss is 0. Where there are several losses, the rows are split into as many equal parts
+// one after the other, each with a loss and an n of its own.
+//   loss [groups] f32;  logits [rows, classes] f32 or bf16 (computed in f32);  targets [rows] i64;  weights [rows] f32
 //   with f64 logits, loss and weights are f64
 // A target outside 0 .. classes - 1 that is not ignore_index is an std::invalid_argument that names it; from a GPU it
 // comes when the device next waits.

@@ -26,17 +26,45 @@ void sort_by_id(std::int64_t* first, std::int64_t* order, const std::int64_t* id
   first[0] = 0;
 }
 
-// One row of the table; positions: where in dy its gradients stand.
+// y [width] = factor * the sum of the rows of these ids; sum [width] is scratch.
 template <class T, class W>
-void sum_row(W* drow, const T* dy, const std::int64_t* positions, std::int64_t count, std::int64_t width,
-             bool accumulate) {
+void sum_ids(T* y, W* sum, const T* table, const std::int64_t* ids, std::int64_t group, W factor, std::int64_t width) {
+  std::fill_n(sum, width, W{0});
+  for (std::int64_t j = 0; j < group; ++j) {
+    const T* from = table + ids[j] * width;
+#pragma omp simd
+    for (std::int64_t i = 0; i < width; ++i) sum[i] += to_float(from[i]);
+  }
+#pragma omp simd
+  for (std::int64_t i = 0; i < width; ++i) y[i] = round_to<T>(factor * sum[i]);
+}
+
+template <class T>
+void sum_groups(const CpuContext& cpu, const Embedding& op) {
+  using W = Wide<T>;
+  const std::int64_t rows = op.y.rows(), width = op.y.width();
+  const int parts = parts_for(cpu, rows, op.group * width);
+  const auto sums = cpu.scratch<W>(parts, width);
+  parallel_parts(parts, rows, [&](int part, std::int64_t begin, std::int64_t end) {
+    for (std::int64_t row = begin; row < end; ++row)
+      sum_ids(op.y.as<T>() + row * width, sums.part(part), op.table.as<T>(), op.ids.as<std::int64_t>() + row * op.group,
+              op.group, static_cast<W>(op.factor), width);
+  });
+}
+
+// One row of the table; positions: of its id, group of which share a row of dy.
+template <class T, class W>
+void sum_row(W* drow, const T* dy, const std::int64_t* positions, std::int64_t count, std::int64_t group, W factor,
+             std::int64_t width, bool accumulate) {
   if (!accumulate) std::fill_n(drow, width, W{0});
   for (std::int64_t i = 0; i < count; ++i) {
-    const T* from = dy + positions[i] * width;
+    const T* from = dy + positions[i] / group * width;
 #pragma omp simd
-    for (std::int64_t j = 0; j < width; ++j) drow[j] += to_float(from[j]);
+    for (std::int64_t j = 0; j < width; ++j) drow[j] += factor * to_float(from[j]);
   }
 }
+
+std::string ids_text(std::int64_t group) { return group == 1 ? "id" : std::to_string(group) + " ids"; }
 
 }  // namespace
 
@@ -44,16 +72,18 @@ void Embedding::check(Check& that) const {
   that.rank("table", table, 2);
   that.operand("ids", ids, DType::i64, ids.shape);
   that.operand("y", y, table.dtype, y.shape);
-  that.that(y.width() == table.width() && y.rows() == ids.count(),
-            "y must have one row of the table's width per id, found y " + Check::text(y) + ", table " +
-                Check::text(table) + ", ids " + Check::text(ids));
+  that.that(group > 0, "group must be positive, found " + std::to_string(group));
+  that.that(y.width() == table.width() && y.rows() * group == ids.count(),
+            "y must have one row of the table's width per " + ids_text(group) + ", found y " + Check::text(y) +
+                ", table " + Check::text(table) + ", ids " + Check::text(ids));
 }
 
 void EmbeddingBackward::check(Check& that) const {
   that.operand("ids", ids, DType::i64, ids.shape);
   that.same("dy", dy);
-  that.that(dy.rows() == ids.count(),
-            "dy must have one row per id, found dy " + Check::text(dy) + ", ids " + Check::text(ids));
+  that.that(group > 0, "group must be positive, found " + std::to_string(group));
+  that.that(dy.rows() * group == ids.count(), "dy must have one row per " + ids_text(group) + ", found dy " +
+                                                  Check::text(dy) + ", ids " + Check::text(ids));
   that.optional("dtable", dtable, wide_of(dy.dtype), Shape{dtable.rows(), dy.width()});
 }
 
@@ -62,6 +92,7 @@ void run(const CpuContext& cpu, const Embedding& op) {
   check_ids(Check(Embedding::name), ids, op.ids.count(), op.table.rows());
   const std::int64_t row_bytes = op.y.width() * static_cast<std::int64_t>(size_of(op.y.dtype));
   if (row_bytes == 0) return;
+  if (op.group != 1 || op.factor != 1) return dispatch(op.y.dtype, [&]<class T>() { sum_groups<T>(cpu, op); });
   parallel_ranges(cpu, op.ids.count(), row_bytes / 4, [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t i = begin; i < end; ++i)
       std::memcpy(static_cast<std::byte*>(op.y.data) + i * row_bytes,
@@ -85,8 +116,8 @@ void run(const CpuContext& cpu, const EmbeddingBackward& op) {
     // adds.
 #pragma omp parallel for schedule(dynamic, 32) num_threads(threads)
     for (std::int64_t v = 0; v < vocab; ++v)
-      sum_row(op.dtable.as<W>() + v * width, op.dy.as<T>(), order + first[v], first[v + 1] - first[v], width,
-              op.accumulate);
+      sum_row(op.dtable.as<W>() + v * width, op.dy.as<T>(), order + first[v], first[v + 1] - first[v], op.group,
+              static_cast<W>(op.factor), width, op.accumulate);
   });
 }
 

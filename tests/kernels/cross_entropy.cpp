@@ -1,5 +1,6 @@
 #include "kernels/cross_entropy/cross_entropy.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <limits>
@@ -120,6 +121,42 @@ TEST_CASE("cross_entropy of many rows") {
     REQUIRE_CLOSE(loss, std::vector<double>{expected.loss}, 8 * tolerance(DType::f32));
     REQUIRE_CLOSE(logits, expected.gradient, tolerance(DType::f32));
   }
+}
+
+TEST_CASE("cross_entropy in groups is that of each group alone") {
+  for (const TestContext& run : TestContext::all())
+    for (const DType dtype : run.dtypes())
+      for (const auto& [group_rows, classes] : {std::pair<std::int64_t, std::int64_t>{0, 5}, {1, 7}, {5, 33}, {7, 264}})
+        for (const std::int64_t groups : {1, 2, 5, 8}) {
+          const DType wide = wide_of(dtype);
+          const std::int64_t rows = groups * group_rows;
+          const OwnedTensor logits = randn({rows, classes}, 1, dtype, 4), targets = random_ids({rows}, 2, classes),
+                            weights = randn({rows}, 3, wide), one = copy_of(logits), losses = unwritten(wide, {groups});
+          for (std::int64_t row = 0; row < rows; ++row)
+            if (row % 3 == 1 || row / std::max<std::int64_t>(group_rows, 1) == 1)  // none counts in the second group
+              targets.as<std::int64_t>()[row] = -100;
+          run(CrossEntropy{.loss = losses, .logits = logits, .targets = targets, .weights = weights});
+          for (std::int64_t g = 0; g < groups; ++g) {
+            const Shape part{group_rows, classes};
+            const OwnedTensor loss = unwritten(wide, {1}), part_logits = zeros(dtype, part);
+            const View from = slice(one.view(), g * part.count(), part);
+            if (part.count() > 0)
+              std::memcpy(part_logits.view().data, from.data, static_cast<std::size_t>(from.bytes()));
+            run(CrossEntropy{.loss = loss,
+                             .logits = part_logits,
+                             .targets = slice(targets.view(), g * group_rows, {group_rows}),
+                             .weights = slice(weights.view(), g * group_rows, {group_rows})});
+            REQUIRE(same_bits(slice(losses.view(), g, {1}), loss));
+            REQUIRE(same_bits(slice(logits.view(), g * part.count(), part), part_logits));
+          }
+        }
+}
+
+TEST_CASE("cross_entropy refuses groups that do not divide the rows") {
+  const TestContext run;
+  const OwnedTensor logits = zeros(DType::f32, {5, 3}), targets = zeros(DType::i64, {5}), loss = zeros(DType::f32, {2});
+  REQUIRE_THROWS_WITH(run(CrossEntropy{.loss = loss, .logits = logits, .targets = targets}),
+                      Catch::Contains("loss must hold one number for each of equal parts of the rows"));
 }
 
 TEST_CASE("cross_entropy refuses a target that is no class") {

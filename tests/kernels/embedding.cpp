@@ -9,29 +9,33 @@ using namespace omni;
 namespace {
 
 // Both instructions against loops; the sums also against the CPU on one thread, bit for bit, since their order is part
-// of the contract.
+// of the contract. The factor must be a power of two, so that it adds no rounding.
 void check_embedding(const TestContext& run, DType dtype, const Shape& shape, const OwnedTensor& ids,
-                     std::int64_t vocab) {
+                     std::int64_t vocab, std::int64_t group = 1, double factor = 1) {
   const DType wide = wide_of(dtype);
   const std::int64_t rows = shape.rows(), width = shape.width();
-  const OwnedTensor table = randn({vocab, width}, 1, dtype), y = unwritten(dtype, shape);
-  run(Embedding{.y = y, .table = table, .ids = ids});
+  const OwnedTensor table = randn({vocab, width}, 1, dtype), y = unwritten(dtype, shape), y2 = unwritten(dtype, shape);
+  const Embedding forward{.y = y, .table = table, .ids = ids, .group = group, .factor = factor};
+  run(forward);
+  TestContext{1}(Embedding{.y = y2, .table = table, .ids = ids, .group = group, .factor = factor});
+  REQUIRE(same_bits(y, y2));
   const auto from = values_of(table);
-  std::vector<double> expected, sums(from.size(), 0);
+  std::vector<double> expected(static_cast<std::size_t>(shape.count()), 0), sums(from.size(), 0);
   const OwnedTensor dy = randn(shape, 3, dtype);
   const auto dys = values_of(dy);
-  for (std::int64_t i = 0; i < rows; ++i)
+  for (std::int64_t i = 0; i < rows * group; ++i)
     for (std::int64_t j = 0; j < width; ++j) {
       const auto at = static_cast<std::size_t>(ids.as<std::int64_t>()[i] * width + j);
-      expected.push_back(from[at]);
-      sums[at] += dys[static_cast<std::size_t>(i * width + j)];
+      const auto in_y = static_cast<std::size_t>(i / group * width + j);
+      expected[in_y] += factor * from[at];
+      sums[at] += factor * dys[in_y];
     }
-  REQUIRE_CLOSE(y, expected, 0);
+  REQUIRE_CLOSE(y, expected, group == 1 && factor == 1 ? 0 : tolerance(dtype, group));
 
   const OwnedTensor dtable = unwritten(wide, {vocab, width}), again = unwritten(wide, {vocab, width});
-  EmbeddingBackward backward{.dtable = dtable, .dy = dy, .ids = ids};
+  EmbeddingBackward backward{.dtable = dtable, .dy = dy, .ids = ids, .group = group, .factor = factor};
   run(backward);  // rows that no id names become zero
-  REQUIRE_CLOSE(dtable, sums, tolerance(wide, rows));
+  REQUIRE_CLOSE(dtable, sums, tolerance(wide, rows * group));
   backward.dtable = again;
   TestContext{1}(backward);
   REQUIRE(same_bits(dtable, again));
@@ -40,7 +44,7 @@ void check_embedding(const TestContext& run, DType dtype, const Shape& shape, co
   backward.dtable = dtable;
   run(backward);
   for (double& value : sums) value *= 2;
-  REQUIRE_CLOSE(dtable, sums, 2 * tolerance(wide, rows));
+  REQUIRE_CLOSE(dtable, sums, 2 * tolerance(wide, rows * group));
   REQUIRE(same_bits(dtable, again));
 }
 
@@ -51,6 +55,36 @@ TEST_CASE("embedding copies rows, and its backward sums them") {
   for (const TestContext& run : TestContext::all())
     for (const auto& [dtype, shape] : awkward_operands(run))
       check_embedding(run, dtype, shape, random_ids({shape.rows(), 1}, 2, vocab), vocab);
+}
+
+TEST_CASE("embedding of several ids per row") {
+  const std::int64_t vocab = 37;
+  for (const TestContext& run : TestContext::all()) {
+    for (const DType dtype : run.dtypes())
+      for (const Shape& shape : {Shape{0, 7}, {1, 1}, {3, 7}, {17, 33}, {3, 96}, {2, 1023}, {2, 1032}})
+        for (const auto& [group, factor] : {std::pair<std::int64_t, double>{1, 0.25}, {2, 1}, {8, 0.125}, {9, 2}})
+          check_embedding(run, dtype, shape, random_ids({shape.rows() * group}, 2, vocab), vocab, group, factor);
+    check_embedding(run, DType::f32, {300, 4}, random_ids({300, 8}, 3, 700), 700, 8, 0.125);
+    check_embedding(run, DType::bf16, {170, 24}, zeros(DType::i64, {170, 7}), 3, 7, 0.5);
+  }
+}
+
+TEST_CASE("embedding of several ids per row refuses one outside the table, and ids that do not divide") {
+  for (const TestContext& run : TestContext::all()) {
+    const OwnedTensor table = randn({5, 3}, 1, DType::f32), y = unwritten(DType::f32, {2, 3}),
+                      ids = zeros(DType::i64, {6}), untouched = unwritten(DType::f32, {1, 3});
+    ids.as<std::int64_t>()[4] = 5;
+    const std::string which = run.is_cpu() ? "ids[4] is" : "an id is";
+    REQUIRE_THROWS_WITH(run(Embedding{.y = y, .table = table, .ids = ids, .group = 3}),
+                        "embedding: " + which + " 5, expected 0 .. 4");
+    REQUIRE(same_bits(slice(y.view(), 3, {1, 3}), untouched));
+    REQUIRE_THROWS_WITH(run(Embedding{.y = y, .table = table, .ids = ids, .group = 2}),
+                        Catch::Contains("y must have one row of the table's width per 2 ids"));
+    REQUIRE_THROWS_WITH(run(EmbeddingBackward{.dtable = table, .dy = y, .ids = ids, .group = 4}),
+                        Catch::Contains("dy must have one row per 4 ids"));
+    REQUIRE_THROWS_WITH(run(Embedding{.y = y, .table = table, .ids = ids, .group = 0}),
+                        "embedding: group must be positive, found 0");
+  }
 }
 
 TEST_CASE("embedding of many ids, evenly spread, and one of them everywhere") {

@@ -291,7 +291,7 @@ TEST_CASE("impossible combinations are refused before the first step") {
   REQUIRE_THROWS_WITH(train(small.recipe("b", {"config.vocab_size=100"})),
                       Contains("more than the model's vocab_size 100"));
   REQUIRE_THROWS_WITH(train(small.recipe("c", {"tokenizer=/nonexistent"})), Contains("/nonexistent"));
-  REQUIRE_THROWS_WITH(train(small.recipe("d", {"device=cuda"})), Contains("CUDA"));
+  REQUIRE_THROWS_WITH(train(small.recipe("d", {"device=cuda:99"})), Contains("CUDA"));
   REQUIRE_THROWS_WITH(train(small.recipe("e", {"config=", "model=/nonexistent"})), Contains("/nonexistent"));
   REQUIRE_THROWS_WITH(train(small.recipe("f", {"output=/dev/null/x"})), Contains("/dev/null/x"));
 }

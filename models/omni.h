@@ -1,0 +1,44 @@
+#pragma once
+// The omni model: Thinker, Talker and the projectors between them and the encoders.
+
+#include "models/omni_inputs.h"
+#include "models/talker.h"
+
+namespace omni {
+
+class Omni {
+ public:
+  Omni(const Scope& scope, const OmniConfig& config);
+
+  struct Output {
+    Tensor text_hidden, audio_hidden;  // [batch, time, hidden], [batch, time, talker_hidden], after the final norms
+    Tensor aux_loss;                   // [1], of all layers; absent without experts
+  };
+  // Observed: "thinker.input", "thinker.layers.N", "bridge", "talker.input", "talker.layers.N".
+  Output operator()(Tape& tape, const OmniInputs& inputs, const Observer& observer = {});
+
+  // [batch * time, vocab_size], and [8 * batch * time, audio_vocab_size] codebook by codebook.
+  Tensor text_logits(Tape& tape, const Tensor& text_hidden) { return thinker_.logits(tape, text_hidden); }
+  Tensor audio_logits(Tape& tape, const Tensor& audio_hidden, const OmniInputs& inputs) const;
+
+  const OmniConfig& config() const { return config_; }
+  std::vector<const Parameter*> milestones() const;
+
+ private:
+  OmniConfig config_;
+  Thinker thinker_;
+  Talker talker_;
+  FeatureProjector audio_proj_, vision_proj_;
+};
+
+// The objective (all of it f32 [1]):
+//   text_loss    mean cross-entropy over text labels
+//   audio_loss   mean over the 8 codebooks of the mean over a codebook's labels, stop codes counting ten times
+//   loss         text_loss + audio_loss + aux_loss
+struct OmniLoss {
+  Tensor loss, text_loss, audio_loss, aux_loss;  // aux_loss is absent without experts
+  Tensor codebook_losses;                        // [8]
+};
+OmniLoss omni_loss(Tape& tape, Omni& omni, const OmniInputs& inputs, const Observer& observer = {});
+
+}  // namespace omni

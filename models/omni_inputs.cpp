@@ -1,0 +1,221 @@
+#include "models/omni_inputs.h"
+
+#include <algorithm>
+#include <stdexcept>
+#include <vector>
+
+#include "autograd/ops/elementwise.h"
+#include "models/integer_block.h"
+#include "models/talker.h"
+
+namespace omni {
+namespace {
+
+constexpr std::int64_t kIgnored = -100;
+constexpr float kStopWeight = 10;
+
+void require(bool holds, const char* name, const std::string& expected, const ConstView& found) {
+  if (!holds)
+    throw std::invalid_argument(std::string("omni: ") + name + ": expected " + expected + ", found " +
+                                Check::text(found));
+}
+
+void check_batch(const OmniConfig& config, const OmniBatch& batch) {
+  const Shape& ids = batch.input_ids.shape;
+  require(batch.input_ids && batch.input_ids.dtype == DType::i64 && ids.rank() == 3 && ids[1] == kCodebooks + 1,
+          "input_ids", "i64 [batch, 9, time]", batch.input_ids);
+  const auto optional = [&](const char* name, const ConstView& view, DType dtype, const Shape& shape) {
+    if (view) require(view.dtype == dtype && view.shape == shape, name, name_of(dtype) + (" " + shape.text()), view);
+  };
+  optional("text_labels", batch.text_labels, DType::i64, {ids[0], ids[2]});
+  optional("audio_labels", batch.audio_labels, DType::i64, {ids[0], kCodebooks, ids[2]});
+  optional("spk_emb", batch.spk_emb, DType::f32, {ids[0], config.spk_emb_size});
+  const auto states = [&](const char* name, const ConstView& view, std::int64_t width) {
+    if (view)
+      require(view.dtype == DType::f32 && view.shape.rank() == 3 && view.shape[0] == ids[0] && view.shape[2] == width,
+              name, "f32 [batch, rows, " + std::to_string(width) + "]", view);
+  };
+  states("audio_states", batch.audio_states, config.audio_hidden_size);
+  states("image_states", batch.image_states, config.image_hidden_size);
+  if (batch.audio_states)
+    require(batch.audio_lens && batch.audio_lens.dtype == DType::i64 && batch.audio_lens.shape == Shape{ids[0]},
+            "audio_lens", "i64 [batch]", batch.audio_lens);
+  require(static_cast<bool>(batch.text_labels) == static_cast<bool>(batch.audio_labels), "audio_labels",
+          "labels of both kinds or none", batch.audio_labels);
+}
+
+// source[r] of the first run of `placeholder` in each row of text: the states of that sample, as many as there are.
+template <class Available>
+void fill_source(std::int64_t* source, const std::int64_t* text, std::int64_t batch, std::int64_t time,
+                 std::int64_t placeholder, std::int64_t state_rows, const Available& available) {
+  std::fill_n(source, batch * time, -1);
+  for (std::int64_t b = 0; b < batch; ++b) {
+    const std::int64_t* ids = text + b * time;
+    const std::int64_t begin = std::find(ids, ids + time, placeholder) - ids;
+    for (std::int64_t k = 0; k < available(b) && begin + k < time && ids[begin + k] == placeholder; ++k)
+      source[b * time + begin + k] = b * state_rows + k;
+  }
+}
+
+// Host values of a batch, one after the other.
+class Builder {
+ public:
+  Builder(const OmniConfig& config, const OmniBatch& batch)
+      : config_(config),
+        batch_(batch),
+        count_(batch.input_ids.shape[0]),
+        time_(batch.input_ids.shape[2]),
+        rows_(count_ * time_),
+        block_(rows_ * (1 + 4 * kCodebooks + 3 + (batch.text_labels ? 1 + kCodebooks : 0)) + kCodebooks + 1) {}
+
+  OmniInputs build(Tape& tape, DType dtype) {
+    const std::int64_t* text = take_text();
+    const auto [codes, in_tables, speaker_source] = take_codes();
+    std::int64_t *starts = block_.take(kCodebooks + 1), *by_codebook = block_.take(kCodebooks * rows_),
+                 *by_position = block_.take(kCodebooks * rows_);
+    for (std::int64_t c = 0; c <= kCodebooks; ++c) starts[c] = c * rows_;
+    for (std::int64_t r = 0; r < rows_; ++r)
+      for (std::int64_t c = 0; c < kCodebooks; ++c) {
+        by_codebook[c * rows_ + r] = r * kCodebooks + c;
+        by_position[r * kCodebooks + c] = c * rows_ + r;
+      }
+    const std::int64_t* audio_source = take_source(text, config_.audio_placeholder_id, batch_.audio_states, true);
+    const std::int64_t* image_source = take_source(text, config_.image_placeholder_id, batch_.image_states, false);
+    OmniInputs out;
+    out.batch = count_;
+    out.time = time_;
+    const auto [text_targets, audio_targets] = take_targets(out);
+    block_.upload(tape);
+
+    out.text_ids = block_.on_device(text, {count_, time_});
+    out.codes = block_.on_device(codes, {rows_ * kCodebooks});
+    out.codes_in_tables = block_.on_device(in_tables, {kCodebooks * rows_});
+    out.codebook_starts = block_.on_device(starts, {kCodebooks + 1});
+    out.by_codebook = block_.on_device(by_codebook, {kCodebooks * rows_});
+    out.by_position = block_.on_device(by_position, {kCodebooks * rows_});
+    out.audio_source = block_.on_device(audio_source, {rows_});
+    out.image_source = block_.on_device(image_source, {rows_});
+    out.speaker_source = block_.on_device(speaker_source, {rows_});
+    if (text_targets) {
+      out.text_targets = block_.on_device(text_targets, {rows_});
+      out.audio_targets = block_.on_device(audio_targets, {kCodebooks * rows_});
+      const Tensor weights = tape.upload(view_of(static_cast<const float*>(weights_.data()), {kCodebooks * rows_}));
+      out.audio_weights = cast(tape, weights, wide_of(dtype));
+    }
+    out.audio_states = states(tape, batch_.audio_states, dtype);
+    out.image_states = states(tape, batch_.image_states, dtype);
+    out.speaker = states(tape, batch_.spk_emb, dtype);
+    return out;
+  }
+
+ private:
+  const std::int64_t* ids_of(std::int64_t b, std::int64_t row) const {
+    return batch_.input_ids.as<std::int64_t>() + (b * (kCodebooks + 1) + row) * time_;
+  }
+
+  std::int64_t* take_text() {
+    std::int64_t* text = block_.take(rows_);
+    for (std::int64_t b = 0; b < count_; ++b) std::copy_n(ids_of(b, kCodebooks), time_, text + b * time_);
+    return text;
+  }
+
+  struct Codes {
+    std::int64_t *codes, *in_tables, *speaker_source;
+  };
+  Codes take_codes() {
+    const Codes out{block_.take(rows_ * kCodebooks), block_.take(kCodebooks * rows_), block_.take(rows_)};
+    for (std::int64_t b = 0; b < count_; ++b)
+      for (std::int64_t t = 0; t < time_; ++t) {
+        const std::int64_t r = b * time_ + t;
+        for (std::int64_t c = 0; c < kCodebooks; ++c) {
+          const std::int64_t code = ids_of(b, c)[t];
+          if (code < 0 || code >= config_.audio_vocab_size)
+            throw std::invalid_argument("omni: input_ids: code " + std::to_string(code) + " of codebook " +
+                                        std::to_string(c) + " at position " + std::to_string(t) + ", expected 0 .. " +
+                                        std::to_string(config_.audio_vocab_size - 1));
+          out.codes[r * kCodebooks + c] = code;
+          out.in_tables[c * rows_ + r] = code + c * config_.audio_vocab_size;
+        }
+        out.speaker_source[r] = ids_of(b, 0)[t] == config_.audio_spk_token ? b : -1;
+      }
+    return out;
+  }
+
+  std::int64_t* take_source(const std::int64_t* text, std::int64_t placeholder, const ConstView& states,
+                            bool has_lengths) {
+    std::int64_t* source = block_.take(rows_);
+    const std::int64_t state_rows = states ? states.shape[1] : 0;
+    fill_source(source, text, count_, time_, placeholder, state_rows, [&](std::int64_t b) {
+      if (!has_lengths || !states) return state_rows;
+      const std::int64_t length = batch_.audio_lens.as<std::int64_t>()[b];
+      return length <= 0 ? std::int64_t{0} : std::min(length, state_rows);
+    });
+    return source;
+  }
+
+  std::pair<std::int64_t*, std::int64_t*> take_targets(OmniInputs& out) {
+    if (!batch_.text_labels) return {nullptr, nullptr};
+    std::int64_t *text = block_.take(rows_), *audio = block_.take(kCodebooks * rows_);
+    std::copy_n(batch_.text_labels.as<std::int64_t>(), rows_, text);
+    weights_.assign(static_cast<std::size_t>(kCodebooks * rows_), 1);
+    for (std::int64_t b = 0; b < count_; ++b)
+      for (std::int64_t c = 0; c < kCodebooks; ++c) {
+        const std::int64_t* labels = batch_.audio_labels.as<std::int64_t>() + (b * kCodebooks + c) * time_;
+        for (std::int64_t t = 0; t < time_; ++t) {
+          const std::int64_t at = c * rows_ + b * time_ + t;
+          audio[at] = labels[t];
+          if (labels[t] == config_.audio_stop_token) weights_[static_cast<std::size_t>(at)] = kStopWeight;
+        }
+      }
+    const auto counts = [](std::int64_t label) { return label != kIgnored; };
+    out.text_labelled = std::count_if(text, text + rows_, counts);
+    out.audio_labelled = std::count_if(audio, audio + kCodebooks * rows_, counts);
+    return {text, audio};
+  }
+
+  // [batch, rows, width] as [batch * rows, width] in the dtype of the activations.
+  static Tensor states(Tape& tape, const ConstView& host, DType dtype) {
+    if (!host) return {};
+    ConstView rows = host;
+    rows.shape = {host.rows(), host.width()};
+    const Tensor uploaded = tape.upload(rows);
+    return dtype == uploaded.dtype ? uploaded : cast(tape, uploaded, dtype);
+  }
+
+  const OmniConfig& config_;
+  const OmniBatch& batch_;
+  std::int64_t count_, time_, rows_;
+  IntegerBlock block_;
+  std::vector<float> weights_;
+};
+
+}  // namespace
+
+OmniBatch read_omni_batch(const SafetensorsFile& file, std::optional<std::int64_t> index) {
+  const auto tensor = [&](const char* name) -> ConstView {
+    if (!file.contains(name)) return {};
+    const ConstView all = file.at(name);
+    if (!index) return all;
+    if (all.shape.rank() == 0 || *index < 0 || *index >= all.shape[0])
+      throw std::runtime_error(file.path() + ": " + name + ": expected more than " + std::to_string(*index) +
+                               " batches, found " + Check::text(all));
+    std::vector<std::int64_t> sizes;
+    for (int i = 1; i < all.shape.rank(); ++i) sizes.push_back(all.shape[i]);
+    const Shape shape{std::span<const std::int64_t>(sizes)};
+    return slice(all, *index * shape.count(), shape);
+  };
+  return {.input_ids = tensor("input_ids"),
+          .text_labels = tensor("text_labels"),
+          .audio_labels = tensor("audio_labels"),
+          .audio_states = tensor("audio_states"),
+          .audio_lens = tensor("audio_lens"),
+          .image_states = tensor("image_states"),
+          .spk_emb = tensor("spk_emb")};
+}
+
+OmniInputs upload_inputs(Tape& tape, const OmniConfig& config, const OmniBatch& batch, DType dtype) {
+  check_batch(config, batch);
+  return Builder(config, batch).build(tape, dtype);
+}
+
+}  // namespace omni

@@ -1,0 +1,46 @@
+#pragma once
+// What a pass of the omni model reads, brought to the device.
+
+#include <optional>
+
+#include "autograd/tape.h"
+#include "engine/safetensors.h"
+#include "models/omni_config.h"
+
+namespace omni {
+
+// A batch in host memory.
+struct OmniBatch {
+  ConstView input_ids;                 // i64 [batch, 9, time]: eight rows of codes, then the text
+  ConstView text_labels;               // i64 [batch, time], already shifted, -100: no label; absent without a loss
+  ConstView audio_labels;              // i64 [batch, 8, time], the same
+  ConstView audio_states, audio_lens;  // f32 [batch, rows, audio_hidden_size], i64 [batch]; both or none
+  ConstView image_states;              // f32 [batch, rows, image_hidden_size], optional
+  ConstView spk_emb;                   // f32 [batch, spk_emb_size], optional
+};
+
+// The tensors of these names in a file, which must outlive the batch; number `index` of files that hold several batches
+// (each tensor then has a leading dimension).
+OmniBatch read_omni_batch(const SafetensorsFile& file, std::optional<std::int64_t> index = {});
+
+// All of it on the device, and the maps that the model's ops follow. rows = batch * time.
+struct OmniInputs {
+  std::int64_t batch = 0, time = 0;
+  Tensor text_ids;                             // i64 [batch, time]
+  Tensor codes, codes_in_tables;               // i64 [rows * 8], [8 * rows] (models/talker.h)
+  Tensor codebook_starts;                      // i64 [9]
+  Tensor by_codebook, by_position;             // i64 [8 * rows]: row r * 8 + i goes to i * rows + r, and back
+  Tensor audio_states, image_states, speaker;  // [batch * rows, width], [batch, width]; absent if not given
+  Tensor audio_source, image_source;   // i64 [rows]: which of those rows takes the place of a placeholder, or -1
+  Tensor speaker_source;               // i64 [rows]: whose vector stands where codebook 0 holds the speaker code
+  Tensor text_targets, audio_targets;  // i64 [rows], [8 * rows] codebook by codebook; absent without labels
+  Tensor audio_weights;                // f32 [8 * rows]: 10 where the target is the stop code, else 1
+  std::int64_t text_labelled = 0, audio_labelled = 0;
+};
+
+// Audio: of each sample the first max(1, min(length, rows)) states go into the first run of placeholders, as many as
+// fit; a sample of length 0 has none. Images: the first run of image placeholders takes the first rows of the sample's
+// image. Throws std::invalid_argument naming the operand that does not fit.
+OmniInputs upload_inputs(Tape& tape, const OmniConfig& config, const OmniBatch& batch, DType dtype);
+
+}  // namespace omni
