@@ -14,14 +14,18 @@ from pathlib import Path
 
 import torch
 from reference.golden_models import check_case, write_models
+from reference.golden_omni import check_case as check_omni
+from reference.golden_omni import write_omni
 from reference.golden_texts import check_texts, write_texts
 
 
 def check(folder: Path) -> list[str]:
     cases = sorted(folder.glob("thinker-*"))
     problems = [problem for case in cases for problem in check_case(case)]
+    omni = sorted(path for path in folder.glob("omni-*") if (path / "config.json").exists())
+    problems += [problem for case in omni for problem in check_omni(case)]
     problems += check_texts(folder) if (folder / "text-samples").is_dir() else []
-    print(f"{folder}: {len(cases)} models checked, {len(problems)} disagreements")
+    print(f"{folder}: {len(cases) + len(omni)} models checked, {len(problems)} disagreements")
     return problems
 
 
@@ -35,6 +39,7 @@ def main() -> None:
     if options.output:
         write_texts(options.output)
         write_models(options.output)
+        write_omni(options.output)
     problems = check(options.output or options.check)
     if problems:
         sys.exit("\n".join(problems))

@@ -94,6 +94,11 @@ def rope_tables(config: ThinkerConfig, length: int) -> tuple[Tensor, Tensor]:
     return torch.cat([angle.cos()] * 2, -1) * scale, torch.cat([angle.sin()] * 2, -1) * scale
 
 
+def widen(x: Tensor) -> Tensor:
+    """16-bit floats in fp32; fp32 and double as they are."""
+    return x if x.dtype == torch.float64 else x.float()
+
+
 class RMSNorm(nn.Module):
     def __init__(self, width: int, eps: float) -> None:
         super().__init__()
@@ -101,7 +106,7 @@ class RMSNorm(nn.Module):
         self.weight = nn.Parameter(torch.ones(width))
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.rms_norm(x.float(), self.weight.shape, self.weight.float(), self.eps).to(x.dtype)
+        return F.rms_norm(widen(x), self.weight.shape, widen(self.weight), self.eps).to(x.dtype)
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
@@ -181,7 +186,7 @@ class MoeFeedForward(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         flat = x.reshape(-1, x.shape[-1])
-        probability = self.gate(flat).float().softmax(-1)  # [B*T, experts]
+        probability = widen(self.gate(flat)).softmax(-1)  # [B*T, experts]
         weight, chosen = probability.topk(self.config.num_experts_per_tok, dim=-1)  # [B*T, k]
         if self.config.norm_topk_prob:
             weight = weight / (weight.sum(-1, keepdim=True) + 1e-20)
