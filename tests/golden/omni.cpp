@@ -3,57 +3,19 @@
 
 #include <catch2/catch.hpp>
 #include <cmath>
-#include <cstdlib>
 #include <filesystem>
 #include <map>
 
 #include "autograd/optimizer.h"
 #include "models/forward_trace.h"
+#include "tests/golden/compare.h"
 #include "tests/support/numbers.h"
 #include "trainers/schedule.h"
 
 namespace omni {
 namespace {
 
-namespace fs = std::filesystem;
-
 constexpr double kOutputBound = 2e-5, kGradientBound = 1e-4, kCurveBound = 1e-4;
-
-struct Case {
-  fs::path folder;
-  std::string device;
-};
-
-std::vector<Case> cases() {
-  const char* goldens = std::getenv("OMNI_GOLDENS");
-  const fs::path root = goldens ? fs::path(goldens) : fs::path(OMNI_SOURCE_DIR) / "tests/golden/data";
-  std::vector<Case> out;
-  for (const auto& entry : fs::directory_iterator(root)) {
-    if (!entry.path().filename().string().starts_with("omni-") || !fs::exists(entry.path() / "config.json")) continue;
-    out.push_back({entry.path(), "cpu"});
-    if (cuda_device_count() > 0) out.push_back({entry.path(), "cuda"});
-  }
-  if (out.empty()) WARN("no golden data of the omni model in " << root << ": nothing to compare with");
-  std::sort(out.begin(), out.end(), [](const Case& a, const Case& b) { return a.folder < b.folder; });
-  return out;
-}
-
-double largest(const std::vector<double>& values) {
-  double out = 0;
-  for (const double value : values) out = std::max(out, std::abs(value));
-  return out;
-}
-
-// The largest difference; infinite if any is NaN.
-double distance(const std::vector<double>& a, const std::vector<double>& b) {
-  if (a.size() != b.size()) return INFINITY;
-  double worst = 0;
-  for (std::size_t i = 0; i < a.size(); ++i) {
-    const double difference = std::abs(a[i] - b[i]);
-    if (!(difference <= worst)) worst = std::isnan(difference) ? INFINITY : difference;
-  }
-  return worst;
-}
 
 std::vector<double> first_rows(const ConstView& view, std::int64_t rows) {
   return values_of(slice(view, 0, {std::min(rows, view.rows()), view.width()}));
@@ -93,7 +55,7 @@ std::vector<double> counterpart(const std::string& name, const std::map<std::str
 }  // namespace
 
 TEST_CASE("omni outputs and gradients equal the original's") {
-  for (const auto& [folder, device_name] : cases()) {
+  for (const auto& [folder, device_name] : golden_cases("omni-")) {
     CAPTURE(folder, device_name);
     Device device = Device::named(device_name);
     const auto model = OmniModel::load(folder, DType::f32, Purpose::training, device);
@@ -120,7 +82,7 @@ TEST_CASE("omni outputs and gradients equal the original's") {
 }
 
 TEST_CASE("thirty omni training steps follow the original's curve") {
-  for (const auto& [folder, device_name] : cases()) {
+  for (const auto& [folder, device_name] : golden_cases("omni-")) {
     CAPTURE(folder, device_name);
     Device device = Device::named(device_name);
     const auto model = OmniModel::load(folder, DType::f32, Purpose::training, device);

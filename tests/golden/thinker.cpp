@@ -3,7 +3,6 @@
 
 #include <catch2/catch.hpp>
 #include <cmath>
-#include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <map>
@@ -12,6 +11,7 @@
 
 #include "models/forward_trace.h"
 #include "models/generate.h"
+#include "tests/golden/compare.h"
 #include "tests/support/numbers.h"
 #include "tests/support/temporary_folder.h"
 #include "trainers/thinker_trainer.h"
@@ -23,49 +23,12 @@ namespace fs = std::filesystem;
 
 constexpr double kLogitBound = 2e-5, kGradientBound = 1e-4, kCurveBound = 1e-4;
 
-std::vector<fs::path> cases() {
-  const char* goldens = std::getenv("OMNI_GOLDENS");
-  const fs::path root = goldens ? fs::path(goldens) : fs::path(OMNI_SOURCE_DIR) / "tests/golden/data";
-  std::vector<fs::path> out;
-  for (const auto& entry : fs::directory_iterator(root))
-    if (entry.is_directory() && entry.path().filename().string().starts_with("thinker-")) out.push_back(entry.path());
-  std::sort(out.begin(), out.end());
-  if (out.empty()) FAIL("no golden data: expected folders thinker-* in " << root);
-  return out;
-}
-
-double largest(const std::vector<double>& values) {
-  double out = 0;
-  for (const double value : values) out = std::max(out, std::abs(value));
-  return out;
-}
-
-// The largest difference; infinite if any is NaN.
 double distance(const ConstView& actual, const ConstView& expected) {
-  const auto a = values_of(actual), b = values_of(expected);
-  if (a.size() != b.size()) return INFINITY;
-  double worst = 0;
-  for (std::size_t i = 0; i < a.size(); ++i) {
-    const double difference = std::abs(a[i] - b[i]);
-    if (!(difference <= worst)) worst = std::isnan(difference) ? INFINITY : difference;
-  }
-  return worst;
+  return omni::distance(values_of(actual), values_of(expected));
 }
 
 std::unique_ptr<ThinkerModel> load(const fs::path& path, Device& device) {
   return ThinkerModel::load(path, DType::f32, Purpose::training, device);
-}
-
-// Every device that is there.
-std::vector<std::string> device_names() {
-  return cuda_device_count() > 0 ? std::vector<std::string>{"cpu", "cuda"} : std::vector<std::string>{"cpu"};
-}
-
-std::vector<std::pair<fs::path, std::string>> cases_on_devices() {
-  std::vector<std::pair<fs::path, std::string>> out;
-  for (const fs::path& folder : cases())
-    for (const std::string& device : device_names()) out.emplace_back(folder, device);
-  return out;
 }
 
 void check_forward(const fs::path& weights, const fs::path& folder, const std::string& device_name) {
@@ -93,21 +56,21 @@ void check_forward(const fs::path& weights, const fs::path& folder, const std::s
 }  // namespace
 
 TEST_CASE("outputs and gradients equal the original's, from a model directory") {
-  for (const auto& [folder, device] : cases_on_devices()) {
+  for (const auto& [folder, device] : golden_cases("thinker-")) {
     CAPTURE(folder, device);
     check_forward(folder, folder, device);
   }
 }
 
 TEST_CASE("outputs and gradients equal the original's, from its .pth") {
-  for (const auto& [folder, device] : cases_on_devices()) {
+  for (const auto& [folder, device] : golden_cases("thinker-")) {
     CAPTURE(folder, device);
     check_forward(folder / "model_fp16.pth", folder, device);
   }
 }
 
 TEST_CASE("train_thinker replays the original's thirty steps: the same curve, the same weights at the end") {
-  for (const auto& [folder, device] : cases_on_devices()) {
+  for (const auto& [folder, device] : golden_cases("thinker-")) {
     CAPTURE(folder, device);
     const SafetensorsFile golden(folder / "curve.safetensors"), after(folder / "after_30_steps.safetensors");
     const std::vector<double> expected = values_of(golden.at("curve"));
@@ -146,7 +109,7 @@ TEST_CASE("train_thinker replays the original's thirty steps: the same curve, th
 }
 
 TEST_CASE("greedy generation with a cache gives the original's ids") {
-  for (const auto& [folder, device_name] : cases_on_devices()) {
+  for (const auto& [folder, device_name] : golden_cases("thinker-")) {
     CAPTURE(folder, device_name);
     Device device = Device::named(device_name);
     // The original generated with the weights at which the curve ends.
