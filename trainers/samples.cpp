@@ -11,7 +11,7 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-constexpr const char* kEmptyThink = "<think>\n\n</think>\n\n";
+constexpr std::string_view kEmptyThink = "<think>\n\n</think>\n\n";
 
 Json parse_object(std::string_view line) {
   if (line.find_first_not_of(" \t\r\n") == std::string_view::npos) throw BadSample("blank line", "nothing in it");
@@ -66,13 +66,6 @@ bool takes_system_prompt(const Conversation& conversation) {
 bool starts_at(const std::vector<std::int64_t>& ids, std::size_t at, const std::vector<std::int32_t>& part) {
   return at + part.size() <= ids.size() &&
          std::equal(part.begin(), part.end(), ids.begin() + static_cast<std::ptrdiff_t>(at));
-}
-
-std::string without(std::string_view text, std::string_view part) {
-  std::string out;
-  for (std::size_t at; (at = text.find(part)) != std::string_view::npos; text.remove_prefix(at + part.size()))
-    out += text.substr(0, at);
-  return out += text;
 }
 
 }  // namespace
@@ -137,14 +130,46 @@ SftDecisions draw_decisions(Philox& random) {
   return decisions;
 }
 
+void insert_system_prompt(Json& messages, int index) {
+  messages.insert(messages.begin(),
+                  Json{{"role", "system"}, {"content", system_prompts().at(static_cast<std::size_t>(index))}});
+}
+
+std::string without_empty_thinks(std::string_view text) {
+  std::string out;
+  for (std::size_t at; (at = text.find(kEmptyThink)) != std::string_view::npos;
+       text.remove_prefix(at + kEmptyThink.size()))
+    out += text.substr(0, at);
+  return out += text;
+}
+
+TurnFinder::TurnFinder(const Tokenizer& tokenizer)
+    : header_(tokenizer.encode(std::string(tokenizer.token_bytes(tokenizer.bos_id())) + "assistant\n")),
+      end_(tokenizer.encode(std::string(tokenizer.token_bytes(tokenizer.eos_id())) + "\n")) {}
+
+std::vector<TurnFinder::Turn> TurnFinder::find(const std::vector<std::int64_t>& ids) const {
+  std::vector<Turn> turns;
+  for (std::size_t i = 0; i < ids.size();) {
+    if (!starts_at(ids, i, header_)) {
+      ++i;
+      continue;
+    }
+    const std::size_t begin = i + header_.size();
+    std::size_t end = begin;
+    while (end < ids.size() && !starts_at(ids, end, end_)) ++end;
+    i = std::min(end + end_.size(), ids.size());
+    turns.push_back({begin, end, i});
+  }
+  return turns;
+}
+
 SampleAssembler::SampleAssembler(const Tokenizer& tokenizer, std::int64_t max_seq_len)
     : tokenizer_(tokenizer),
       max_seq_len_(max_seq_len),
       bos_(tokenizer.bos_id()),
       eos_(tokenizer.eos_id()),
       pad_(tokenizer.pad_id()),
-      header_(tokenizer.encode(std::string(tokenizer.token_bytes(tokenizer.bos_id())) + "assistant\n")),
-      end_(tokenizer.encode(std::string(tokenizer.token_bytes(tokenizer.eos_id())) + "\n")) {}
+      turns_(tokenizer) {}
 
 Sample SampleAssembler::padded(std::vector<std::int64_t> ids, bool truncated) const {
   Sample sample;
@@ -170,29 +195,17 @@ Sample SampleAssembler::pretrain(std::string_view text) const {
 
 Sample SampleAssembler::sft(const Conversation& conversation, const SftDecisions& decisions) const {
   Json messages = conversation.messages;
-  if (decisions.system >= 0 && takes_system_prompt(conversation))
-    messages.insert(
-        messages.begin(),
-        Json{{"role", "system"}, {"content", system_prompts().at(static_cast<std::size_t>(decisions.system))}});
+  if (decisions.system >= 0 && takes_system_prompt(conversation)) insert_system_prompt(messages, decisions.system);
   std::string text = render_chat(messages, {.tools = conversation.tools, .open_thinking = {}});
-  if (decisions.remove_think) text = without(text, kEmptyThink);
+  if (decisions.remove_think) text = without_empty_thinks(text);
 
   const std::vector<std::int32_t> tokens = tokenizer_.encode(text);
   const std::size_t kept = std::min(tokens.size(), static_cast<std::size_t>(max_seq_len_));
   Sample sample = padded({tokens.begin(), tokens.begin() + static_cast<std::ptrdiff_t>(kept)}, kept < tokens.size());
-  const std::size_t length = sample.ids.size();
-  for (std::size_t i = 0; i < length;) {
-    if (!starts_at(sample.ids, i, header_)) {
-      ++i;
-      continue;
-    }
-    std::size_t end = i + header_.size();
-    const std::size_t start = end;
-    while (end < length && !starts_at(sample.ids, end, end_)) ++end;
-    const std::size_t behind = std::min(end + end_.size(), length);
-    for (std::size_t at = start; at < behind; ++at) sample.labels[at] = sample.ids[at];
-    i = behind;
-  }
+  for (const TurnFinder::Turn& turn : turns_.find(sample.ids))
+    std::copy(sample.ids.begin() + static_cast<std::ptrdiff_t>(turn.begin),
+              sample.ids.begin() + static_cast<std::ptrdiff_t>(turn.behind),
+              sample.labels.begin() + static_cast<std::ptrdiff_t>(turn.begin));
   return sample;
 }
 

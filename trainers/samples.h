@@ -45,6 +45,10 @@ struct SftDecisions {
 
 const std::vector<std::string>& system_prompts();
 
+// In the front of a list of messages.
+void insert_system_prompt(nlohmann::ordered_json& messages, int index);
+std::string without_empty_thinks(std::string_view text);
+
 // One fifth of the conversations get a system prompt (if they have neither a system message at the front nor tools);
 // four fifths lose their empty think blocks, as most speech has none.
 SftDecisions draw_decisions(Philox& random);
@@ -57,6 +61,21 @@ struct Sample {
   bool truncated = false;   // the text had more tokens than fit
 };
 
+// What the assistant says in a rendered conversation: behind each header "<bos>assistant\n" up to the end marker
+// "<eos>\n".
+class TurnFinder {
+ public:
+  explicit TurnFinder(const Tokenizer& tokenizer);
+
+  struct Turn {
+    std::size_t begin, end, behind;  // [begin, end) is said; behind the end marker, or where the text was cut
+  };
+  std::vector<Turn> find(const std::vector<std::int64_t>& ids) const;
+
+ private:
+  std::vector<std::int32_t> header_, end_;  // the tokens of a turn's begin and end
+};
+
 class SampleAssembler {
  public:
   // `tokenizer` must outlive the assembler and must know bos, eos and pad. max_seq_len >= 2.
@@ -64,9 +83,8 @@ class SampleAssembler {
 
   // bos, at most max_seq_len - 2 tokens, eos. Every token but padding is learnt.
   Sample pretrain(std::string_view text) const;
-  // The rendered conversation, cut at max_seq_len. Learnt is what the assistant says, of every turn: from behind the
-  // header
-  // "<bos>assistant\n" to the end marker "<eos>\n" inclusive.
+  // The rendered conversation, cut at max_seq_len. Learnt is what the assistant says, of every turn, with its end
+  // marker.
   Sample sft(const Conversation& conversation, const SftDecisions& decisions) const;
 
   std::int64_t max_seq_len() const { return max_seq_len_; }
@@ -76,7 +94,7 @@ class SampleAssembler {
 
   const Tokenizer& tokenizer_;
   std::int64_t max_seq_len_, bos_, eos_, pad_;
-  std::vector<std::int32_t> header_, end_;  // the tokens of an assistant turn's begin and end
+  TurnFinder turns_;
 };
 
 }  // namespace omni
