@@ -25,9 +25,15 @@ std::int64_t count_targets(const CrossEntropy& op, std::int64_t begin, std::int6
   return counted;
 }
 
-// -log softmax(logits)[target]. probability [classes] becomes exp(logits - max), sum their sum.
+template <class W>
+struct RowLoss {
+  W loss, sum;  // -log softmax(logits)[target], sum of exp(logits - max)
+  bool hit;
+};
+
+// probability [classes] becomes exp(logits - max).
 template <class T, class W>
-W row_loss(W* probability, W& sum, const T* logits, std::int64_t target, std::int64_t classes) {
+RowLoss<W> row_loss(W* probability, const T* logits, std::int64_t target, std::int64_t classes) {
   const W most = maximum(logits, classes);
   W total = 0;
 #pragma omp simd reduction(+ : total)
@@ -35,8 +41,8 @@ W row_loss(W* probability, W& sum, const T* logits, std::int64_t target, std::in
     probability[c] = fast_exp(to_float(logits[c]) - most);
     total += probability[c];
   }
-  sum = total;
-  return std::log(total) + most - to_float(logits[target]);
+  const W logit = to_float(logits[target]);
+  return {std::log(total) + most - logit, total, logit == most};
 }
 
 template <class T, class W>
@@ -54,6 +60,7 @@ void cross_entropy(const CpuContext& cpu, const CrossEntropy& op) {
   const std::int64_t groups = op.loss.count(), group_rows = rows / groups;
   const std::int64_t* targets = op.targets.as<std::int64_t>();
   const W* weights = op.weights.as<W>();
+  W* hits = op.hits.as<W>();
   const int parts = parts_for(cpu, rows, kCost * classes);
   // Scratch: the loss of each row, the count of each group, a row of probabilities per part. All are aligned for
   // doubles.
@@ -67,10 +74,12 @@ void cross_entropy(const CpuContext& cpu, const CrossEntropy& op) {
       T* logits = op.logits.as<T>() + row * classes;
       const std::int64_t target = targets[row];
       losses[row] = 0;
+      if (hits != nullptr) hits[row] = 0;
       if (target != op.ignore_index) {
         const W weight = weights == nullptr ? W{1} : weights[row];
-        W sum = 0;
-        losses[row] = static_cast<double>(weight) * row_loss(probability, sum, logits, target, classes);
+        const auto [loss, sum, hit] = row_loss(probability, logits, target, classes);
+        losses[row] = static_cast<double>(weight) * loss;
+        if (hits != nullptr) hits[row] = hit ? 1 : 0;
         const W share = weight / static_cast<W>(counted[row / group_rows]);
         if (op.gradient) row_gradient(logits, probability, sum, share, target, classes);
       } else if (op.gradient) {
@@ -97,10 +106,12 @@ void CrossEntropy::check(Check& that) const {
   that.operand("targets", targets, DType::i64, targets.shape);
   that.that(targets.count() == logits.rows(), "targets must hold one class per row of the logits, found targets " +
                                                   Check::text(targets) + ", logits " + Check::text(logits));
-  if (!weights) return;
-  that.operand("weights", weights, wide_of(logits.dtype), weights.shape);
-  that.that(weights.count() == logits.rows(), "weights must hold one number per row of the logits, found weights " +
-                                                  Check::text(weights) + ", logits " + Check::text(logits));
+  for (const auto& [name, view] : {std::pair("weights", weights), {"hits", ConstView(hits)}}) {
+    if (!view) continue;
+    that.operand(name, view, wide_of(logits.dtype), view.shape);
+    that.that(view.count() == logits.rows(), std::string(name) + " must hold one number per row of the logits, found " +
+                                                 name + " " + Check::text(view) + ", logits " + Check::text(logits));
+  }
 }
 
 void run(const CpuContext& cpu, const CrossEntropy& op) {

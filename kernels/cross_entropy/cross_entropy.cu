@@ -78,6 +78,7 @@ __device__ void write_gradient(T* logits, const Softmax& row, float scale, int t
 template <class T, int Size>
 __global__ void __launch_bounds__(kBlock) cross_entropy_kernel(T* logits,                   // [rows, classes]
                                                                float* __restrict__ losses,  // [rows]
+                                                               float* __restrict__ hits,    // [rows] or null
                                                                const std::int64_t* __restrict__ targets,  // [rows]
                                                                const float* __restrict__ weights,  // [rows] or null
                                                                const std::int64_t* __restrict__ counted,  // [gridDim.y]
@@ -89,6 +90,7 @@ __global__ void __launch_bounds__(kBlock) cross_entropy_kernel(T* logits,       
     for (int column = threadIdx.x * Size; gradient && column < classes; column += kBlock * Size)
       store_pack(row_logits + column, Pack<T, Size>{});
     if (threadIdx.x == 0) losses[row] = 0;
+    if (threadIdx.x == 0 && hits != nullptr) hits[row] = 0;
     return;
   }
   const float target_logit = widen(row_logits[target]);  // before anyone writes a gradient
@@ -99,6 +101,7 @@ __global__ void __launch_bounds__(kBlock) cross_entropy_kernel(T* logits,       
   softmax.join(shared);
   const float weight = weights == nullptr ? 1.f : weights[row];
   if (threadIdx.x == 0) losses[row] = weight * (logf(softmax.sum) + softmax.most - target_logit);
+  if (threadIdx.x == 0 && hits != nullptr) hits[row] = target_logit == softmax.most ? 1.f : 0.f;
   if (gradient)
     write_gradient<T, Size>(row_logits, softmax, weight / static_cast<float>(counted[blockIdx.y]),
                             static_cast<int>(target), classes);
@@ -141,8 +144,8 @@ void run(const CudaContext& cuda, const CrossEntropy& op) {
     if (rows > 0) {
       dispatch_pack<T>(classes, [&]<int Size>() {
         cross_entropy_kernel<T, Size><<<dim3(static_cast<unsigned>(group_rows), groups), kBlock, 0, stream_of(cuda)>>>(
-            op.logits.as<T>(), losses, targets, op.weights.as<float>(), counted, static_cast<int>(classes),
-            op.ignore_index, op.gradient);
+            op.logits.as<T>(), losses, op.hits.as<float>(), targets, op.weights.as<float>(), counted,
+            static_cast<int>(classes), op.ignore_index, op.gradient);
       });
       check_launch(CrossEntropy::name);
     }

@@ -8,9 +8,10 @@ namespace omni {
 //   logits[i] = weights[i] * (softmax(logits[i]) - onehot(targets[i])) / n     if gradient; else they stay
 // n is the number of rows whose target is not ignore_index; other rows add nothing and get a zero gradient. The weights
 // do not enter n. With n = 0 the loss is 0. Where there are several losses, the rows are split into as many equal parts
-// one after the other, each with a loss and an n of its own.
+// one after the other, each with a loss and an n of its own. hits[i] tells whether no logit of the row is larger than
+// that of its target: 1 or 0, and 0 where the target is ignored.
 //   loss [groups] f32;  logits [rows, classes] f32 or bf16 (computed in f32);  targets [rows] i64;  weights [rows] f32
-//   with f64 logits, loss and weights are f64
+//   hits [rows] f32;  with f64 logits, loss, weights and hits are f64
 // A target outside 0 .. classes - 1 that is not ignore_index is an std::invalid_argument that names it; from a GPU it
 // comes when the device next waits.
 struct CrossEntropy {
@@ -18,12 +19,13 @@ struct CrossEntropy {
   View loss, logits;
   ConstView targets;
   ConstView weights = {};  // may be absent: all 1
+  View hits = {};          // may be absent
   std::int64_t ignore_index = -100;
   bool gradient = true;
 
   void check(Check& that) const;
   Work work() const {
-    return {.bytes = logits.bytes() * (gradient ? 2 : 1) + targets.bytes() + weights.bytes(),
+    return {.bytes = logits.bytes() * (gradient ? 2 : 1) + targets.bytes() + weights.bytes() + hits.bytes(),
             .flops = logits.count() * (gradient ? 5 : 3)};
   }
 };

@@ -110,6 +110,29 @@ TEST_CASE("cross_entropy of huge logits, of -infinity and of no targets") {
   }
 }
 
+TEST_CASE("cross_entropy tells where the target is the largest logit") {
+  for (const TestContext& run : TestContext::all())
+    for (const auto& [dtype, shape] : awkward_operands(run)) {
+      const DType wide = wide_of(dtype);
+      const std::int64_t rows = shape.rows(), classes = shape.width();
+      const OwnedTensor logits = randn(shape, 1, dtype, 4), targets = random_ids({rows}, 2, classes),
+                        hits = unwritten(wide, {rows}), loss = unwritten(wide, {1});
+      const std::vector<double> values = values_of(logits);
+      std::vector<double> expected;
+      for (std::int64_t row = 0; row < rows; ++row) {
+        const auto begin = values.begin() + row * classes, most = std::max_element(begin, begin + classes);
+        std::int64_t& target = targets.as<std::int64_t>()[row];
+        if (row % 2 == 0) target = most - begin;
+        if (row % 5 == 4) target = -100;
+        expected.push_back(target >= 0 && begin[target] == *most ? 1 : 0);
+      }
+      for (const bool gradient : {false, true}) {
+        run(CrossEntropy{.loss = loss, .logits = logits, .targets = targets, .hits = hits, .gradient = gradient});
+        REQUIRE(values_of(hits) == expected);
+      }
+    }
+}
+
 TEST_CASE("cross_entropy of many rows") {
   for (const TestContext& run : TestContext::all()) {
     const std::int64_t rows = 2100, classes = 5;
