@@ -4,6 +4,7 @@
 #include "autograd/ops/elementwise.h"
 #include "autograd/ops/groups.h"
 #include "autograd/ops/select_rows.h"
+#include "kernels/matmul/matmul.h"
 
 namespace omni {
 
@@ -57,8 +58,21 @@ OmniLoss omni_loss(Tape& tape, Omni& omni, const OmniInputs& inputs, const Obser
     observer("audio_logits",
              Tape::reshaped(audio_logits, {kCodebooks, inputs.batch, inputs.time, audio_logits.width()}));
   OmniLoss loss;
-  loss.text_loss = cross_entropy(tape, text_logits, inputs.text_targets);
-  loss.codebook_losses = cross_entropy(tape, audio_logits, inputs.audio_targets, inputs.audio_weights, kCodebooks);
+  const std::int64_t rows = text_logits.rows();
+  View hits, text_hits, audio_hits;
+  if (inputs.hit_kinds) {
+    hits = tape.constant(inputs.hit_kinds.dtype, {(1 + kCodebooks) * rows});
+    text_hits = slice(hits, 0, {rows});
+    audio_hits = slice(hits, rows, {kCodebooks * rows});
+  }
+  loss.text_loss = cross_entropy(tape, text_logits, inputs.text_targets, inputs.text_weights, 1, text_hits);
+  loss.codebook_losses =
+      cross_entropy(tape, audio_logits, inputs.audio_targets, inputs.audio_weights, kCodebooks, audio_hits);
+  if (hits) {
+    loss.hits = tape.constant(hits.dtype, {3, 1});
+    hits.shape = {hits.count(), 1};
+    tape.run(Matmul{.c = loss.hits, .a = inputs.hit_kinds, .b = hits});
+  }
   const Tensor column = Tape::reshaped(loss.codebook_losses, {kCodebooks, 1});
   loss.audio_loss = Tape::reshaped(sum_groups(tape, column, kCodebooks, 1.0 / kCodebooks), {1});
   loss.aux_loss = out.aux_loss;

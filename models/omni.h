@@ -31,13 +31,14 @@ class Omni {
   FeatureProjector audio_proj_, vision_proj_;
 };
 
-// The objective (all of it f32 [1]):
+// The objective (all of it f32 [1]), each mean times the share that the inputs give to it:
 //   text_loss    mean cross-entropy over text labels
 //   audio_loss   mean over the 8 codebooks of the mean over a codebook's labels, stop codes counting ten times
 //   loss         text_loss + audio_loss + aux_loss
 struct OmniLoss {
   Tensor loss, text_loss, audio_loss, aux_loss;  // aux_loss is absent without experts
   Tensor codebook_losses;                        // [8]
+  Tensor hits;  // f32 [3]: targets that are the largest logit, of text, codes, stop codes; absent without hit_kinds
 };
 OmniLoss omni_loss(Tape& tape, Omni& omni, const OmniInputs& inputs, const Observer& observer = {});
 

@@ -6,13 +6,12 @@
 
 #include "autograd/ops/elementwise.h"
 #include "models/integer_block.h"
-#include "models/talker.h"
 
 namespace omni {
 namespace {
 
 constexpr std::int64_t kIgnored = -100;
-constexpr float kStopWeight = 10;
+constexpr double kStopWeight = 10;
 
 void require(bool holds, const char* name, const std::string& expected, const ConstView& found) {
   if (!holds)
@@ -60,9 +59,10 @@ void fill_source(std::int64_t* source, const std::int64_t* text, std::int64_t ba
 // Host values of a batch, one after the other.
 class Builder {
  public:
-  Builder(const OmniConfig& config, const OmniBatch& batch)
+  Builder(const OmniConfig& config, const OmniBatch& batch, const UploadOptions& options)
       : config_(config),
         batch_(batch),
+        options_(options),
         count_(batch.input_ids.shape[0]),
         time_(batch.input_ids.shape[2]),
         rows_(count_ * time_),
@@ -99,8 +99,13 @@ class Builder {
     if (text_targets) {
       out.text_targets = block_.on_device(text_targets, {rows_});
       out.audio_targets = block_.on_device(audio_targets, {kCodebooks * rows_});
-      const Tensor weights = tape.upload(view_of(static_cast<const float*>(weights_.data()), {kCodebooks * rows_}));
-      out.audio_weights = cast(tape, weights, wide_of(dtype));
+      out.audio_weights = floats(tape, weights_, {kCodebooks * rows_}, wide_of(dtype));
+      if (options_.shares.text != 1)
+        out.text_weights =
+            floats(tape, std::vector<float>(static_cast<std::size_t>(rows_), static_cast<float>(options_.shares.text)),
+                   {rows_}, wide_of(dtype));
+      if (options_.count_hits)
+        out.hit_kinds = floats(tape, hit_kinds(audio_targets), {3, (1 + kCodebooks) * rows_}, wide_of(dtype));
     }
     out.audio_states = states(tape, batch_.audio_states, dtype);
     out.image_states = states(tape, batch_.image_states, dtype);
@@ -157,20 +162,37 @@ class Builder {
     if (!batch_.text_labels) return {nullptr, nullptr};
     std::int64_t *text = block_.take(rows_), *audio = block_.take(kCodebooks * rows_);
     std::copy_n(batch_.text_labels.as<std::int64_t>(), rows_, text);
-    weights_.assign(static_cast<std::size_t>(kCodebooks * rows_), 1);
+    weights_.resize(static_cast<std::size_t>(kCodebooks * rows_));
     for (std::int64_t b = 0; b < count_; ++b)
       for (std::int64_t c = 0; c < kCodebooks; ++c) {
         const std::int64_t* labels = batch_.audio_labels.as<std::int64_t>() + (b * kCodebooks + c) * time_;
         for (std::int64_t t = 0; t < time_; ++t) {
           const std::int64_t at = c * rows_ + b * time_ + t;
           audio[at] = labels[t];
-          if (labels[t] == config_.audio_stop_token) weights_[static_cast<std::size_t>(at)] = kStopWeight;
+          const double weight = labels[t] == config_.audio_stop_token ? kStopWeight : 1;
+          weights_[static_cast<std::size_t>(at)] =
+              static_cast<float>(weight * options_.shares.audio[static_cast<std::size_t>(c)]);
         }
       }
     const auto counts = [](std::int64_t label) { return label != kIgnored; };
     out.text_labelled = std::count_if(text, text + rows_, counts);
     out.audio_labelled = std::count_if(audio, audio + kCodebooks * rows_, counts);
     return {text, audio};
+  }
+
+  std::vector<float> hit_kinds(const std::int64_t* audio_targets) const {
+    const auto rows = static_cast<std::size_t>(rows_), all = rows * (1 + kCodebooks);
+    std::vector<float> kinds(3 * all, 0);
+    std::fill_n(kinds.begin(), rows, 1.f);
+    std::fill(kinds.begin() + static_cast<std::ptrdiff_t>(all + rows),
+              kinds.begin() + static_cast<std::ptrdiff_t>(2 * all), 1.f);
+    for (std::size_t i = 0; i < all - rows; ++i)
+      kinds[2 * all + rows + i] = audio_targets[i] == config_.audio_stop_token;
+    return kinds;
+  }
+
+  static Tensor floats(Tape& tape, const std::vector<float>& values, const Shape& shape, DType dtype) {
+    return cast(tape, tape.upload(view_of(values.data(), shape)), dtype);
   }
 
   // [batch, rows, width] as [batch * rows, width] in the dtype of the activations.
@@ -184,6 +206,7 @@ class Builder {
 
   const OmniConfig& config_;
   const OmniBatch& batch_;
+  const UploadOptions& options_;
   std::int64_t count_, time_, rows_;
   IntegerBlock block_;
   std::vector<float> weights_;
@@ -213,9 +236,31 @@ OmniBatch read_omni_batch(const SafetensorsFile& file, std::optional<std::int64_
           .spk_emb = tensor("spk_emb")};
 }
 
-OmniInputs upload_inputs(Tape& tape, const OmniConfig& config, const OmniBatch& batch, DType dtype) {
+OmniBatch rows_of(const OmniBatch& batch, std::int64_t first, std::int64_t end) {
+  const auto part = [&](const ConstView& all) -> ConstView {
+    if (!all) return {};
+    std::array<std::int64_t, 4> sizes{end - first};
+    for (int i = 1; i < all.shape.rank(); ++i) sizes[static_cast<std::size_t>(i)] = all.shape[i];
+    const Shape shape{std::span<const std::int64_t>(sizes).first(static_cast<std::size_t>(all.shape.rank()))};
+    return slice(all, first * (all.count() / all.shape[0]), shape);
+  };
+  OmniBatch out{.input_ids = part(batch.input_ids),
+                .text_labels = part(batch.text_labels),
+                .audio_labels = part(batch.audio_labels),
+                .audio_states = part(batch.audio_states),
+                .audio_lens = part(batch.audio_lens),
+                .image_states = part(batch.image_states),
+                .spk_emb = part(batch.spk_emb)};
+  const std::int64_t* lengths = out.audio_lens.as<std::int64_t>();
+  if (out.audio_states && std::all_of(lengths, lengths + (end - first), [](std::int64_t n) { return n <= 0; }))
+    out.audio_states = out.audio_lens = {};
+  return out;
+}
+
+OmniInputs upload_inputs(Tape& tape, const OmniConfig& config, const OmniBatch& batch, DType dtype,
+                         const UploadOptions& options) {
   check_batch(config, batch);
-  return Builder(config, batch).build(tape, dtype);
+  return Builder(config, batch, options).build(tape, dtype);
 }
 
 }  // namespace omni

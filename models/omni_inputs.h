@@ -1,11 +1,13 @@
 #pragma once
 // What a pass of the omni model reads, brought to the device.
 
+#include <array>
 #include <optional>
 
 #include "autograd/tape.h"
 #include "engine/safetensors.h"
 #include "models/omni_config.h"
+#include "models/talker.h"
 
 namespace omni {
 
@@ -18,6 +20,9 @@ struct OmniBatch {
   ConstView image_states;              // f32 [batch, rows, image_hidden_size], optional
   ConstView spk_emb;                   // f32 [batch, spk_emb_size], optional
 };
+
+// Rows [first, end) of a batch. Recordings are absent where none of the rows has any.
+OmniBatch rows_of(const OmniBatch& batch, std::int64_t first, std::int64_t end);
 
 // The tensors of these names in a file, which must outlive the batch; number `index` of files that hold several batches
 // (each tensor then has a leading dimension).
@@ -34,13 +39,26 @@ struct OmniInputs {
   Tensor audio_source, image_source;   // i64 [rows]: which of those rows takes the place of a placeholder, or -1
   Tensor speaker_source;               // i64 [rows]: whose vector stands where codebook 0 holds the speaker code
   Tensor text_targets, audio_targets;  // i64 [rows], [8 * rows] codebook by codebook; absent without labels
-  Tensor audio_weights;                // f32 [8 * rows]: 10 where the target is the stop code, else 1
+  Tensor audio_weights;                // f32 [8 * rows]: 10 where the target is the stop code, else 1; times a share
+  Tensor text_weights;                 // f32 [rows]; absent if all are 1
+  Tensor hit_kinds;                    // f32 [3, 9 * rows]: 1 for text, codes, stop codes; absent if not asked for
   std::int64_t text_labelled = 0, audio_labelled = 0;
+};
+
+// What a loss is to be multiplied by, because the batch is a part of a larger one: its own labels / all labels.
+struct LossShares {
+  double text = 1;
+  std::array<double, kCodebooks> audio = {1, 1, 1, 1, 1, 1, 1, 1};
+};
+struct UploadOptions {
+  LossShares shares;
+  bool count_hits = false;  // also say how many targets are the largest logits
 };
 
 // Audio: of each sample the first max(1, min(length, rows)) states go into the first run of placeholders, as many as
 // fit; a sample of length 0 has none. Images: the first run of image placeholders takes the first rows of the sample's
 // image. Throws std::invalid_argument naming the operand that does not fit.
-OmniInputs upload_inputs(Tape& tape, const OmniConfig& config, const OmniBatch& batch, DType dtype);
+OmniInputs upload_inputs(Tape& tape, const OmniConfig& config, const OmniBatch& batch, DType dtype,
+                         const UploadOptions& options = {});
 
 }  // namespace omni

@@ -12,6 +12,7 @@ namespace omni {
 void count_tokens(Batch& batch, std::int64_t pad_id) {
   const View ids = batch.input_ids, labels = batch.labels;
   const std::int64_t length = ids.shape[1];
+  batch.rows = ids.shape[0];
   for (std::int64_t row = 0; row < ids.shape[0]; ++row) {
     const std::int64_t* id = ids.as<std::int64_t>() + row * length;
     const std::int64_t* label = labels.as<std::int64_t>() + row * length;
@@ -19,7 +20,7 @@ void count_tokens(Batch& batch, std::int64_t pad_id) {
     while (end > 0 && id[end - 1] == pad_id && label[end - 1] == -100) --end;
     batch.tokens += end;
     batch.attention_pairs += end * (end + 1) / 2;
-    for (std::int64_t t = 1; t < length; ++t) batch.labelled += label[t] != -100;
+    for (std::int64_t t = 1; t < length; ++t) batch.labelled[0] += label[t] != -100;
   }
 }
 
@@ -38,28 +39,28 @@ TextBatches::TextBatches(std::shared_ptr<const Dataset> dataset, std::shared_ptr
       tokenizer_(std::move(tokenizer)),
       assembler_(*tokenizer_, recipe.max_seq_len),
       stage_(recipe.stage),
-      batch_size_(recipe.batch_size),
-      seed_(recipe.seed) {
-  if (dataset_->size() > UINT32_MAX) throw std::runtime_error("more than 4 billion samples");
+      seed_(recipe.seed),
+      order_(dataset_->size(), recipe.batch_size, recipe.seed) {}
+
+EpochOrder::EpochOrder(std::int64_t size, std::int64_t batch_size, std::uint64_t seed)
+    : size_(size), batch_size_(batch_size), seed_(seed) {
+  if (size_ > UINT32_MAX) throw std::runtime_error("more than 4 billion samples");
 }
 
-std::int64_t TextBatches::micro_batches_per_epoch() const { return (dataset_->size() - 1) / batch_size_ + 1; }
-
-std::shared_ptr<const std::vector<std::uint32_t>> TextBatches::order_of(std::int64_t epoch) const {
+std::shared_ptr<const std::vector<std::uint32_t>> EpochOrder::order_of(std::int64_t epoch) const {
   const std::lock_guard lock(mutex_);
   for (const auto& [number, order] : orders_)
     if (number == epoch) return order;
   if (orders_.size() == 2) orders_.erase(orders_.begin());
-  orders_.emplace_back(epoch,
-                       std::make_shared<const std::vector<std::uint32_t>>(permutation(dataset_->size(), seed_, epoch)));
+  orders_.emplace_back(epoch, std::make_shared<const std::vector<std::uint32_t>>(permutation(size_, seed_, epoch)));
   return orders_.back().second;
 }
 
-std::vector<std::int64_t> TextBatches::rows_of(std::int64_t position) const {
-  const auto order = order_of(position / micro_batches_per_epoch());
-  const std::int64_t first = position % micro_batches_per_epoch() * batch_size_;
-  const std::int64_t rows = std::min(batch_size_, dataset_->size() - first);
-  return {order->begin() + first + shard().first(rows), order->begin() + first + shard().end(rows)};
+std::vector<std::int64_t> EpochOrder::rows_of(std::int64_t position, const RowShard& shard) const {
+  const auto order = order_of(position / batches());
+  const std::int64_t first = position % batches() * batch_size_;
+  const std::int64_t rows = std::min(batch_size_, size_ - first);
+  return {order->begin() + first + shard.first(rows), order->begin() + first + shard.end(rows)};
 }
 
 Sample TextBatches::sample(std::int64_t row, std::int64_t epoch) const try {
@@ -73,7 +74,7 @@ Sample TextBatches::sample(std::int64_t row, std::int64_t epoch) const try {
 }
 
 Batch TextBatches::batch(std::int64_t position) const {
-  const std::vector<std::int64_t> rows = rows_of(position);
+  const std::vector<std::int64_t> rows = order_.rows_of(position, shard());
   const std::int64_t length = assembler_.max_seq_len();
   Batch batch;
   batch.position = position;
@@ -91,28 +92,40 @@ Batch TextBatches::batch(std::int64_t position) const {
 }
 
 std::string TextBatches::samples_of(std::int64_t position) const {
-  constexpr std::size_t kShown = 8;
-  const std::vector<std::int64_t> rows = rows_of(position);
-  std::string text;
-  for (std::size_t i = 0; i < std::min(rows.size(), kShown); ++i)
-    text += (i == 0 ? "" : ", ") + dataset_->place(rows[i]);
-  if (rows.size() > kShown) text += " and " + std::to_string(rows.size() - kShown) + " more";
-  return text;
+  return places_of(order_.rows_of(position, shard()), [&](std::int64_t row) { return dataset_->place(row); });
 }
 
-std::string TextBatches::fingerprint() const {
-  // Tokens are a part of it: another tokenizer makes other batches of the same texts.
+Tokenizer load_tokenizer(const std::filesystem::path& directory, std::int64_t vocab_size) {
+  Tokenizer tokenizer = Tokenizer::load(directory);
+  if (tokenizer.vocab_size() > vocab_size)
+    throw std::runtime_error(directory.string() + ": the tokenizer has " + std::to_string(tokenizer.vocab_size()) +
+                             " tokens, more than the model's vocab_size " + std::to_string(vocab_size));
+  return tokenizer;
+}
+
+void check_length(const Recipe& recipe, std::int64_t length, const ThinkerConfig& config) {
+  if (length > config.max_position_embeddings)
+    throw std::runtime_error(recipe.name + ": samples of " + std::to_string(length) +
+                             " tokens, more than the model's max_position_embeddings " +
+                             std::to_string(config.max_position_embeddings));
+}
+
+std::uint64_t fingerprint_of(const Tokenizer& tokenizer) {
   std::uint64_t tokens = 0;
-  for (std::int32_t id = 0; id < tokenizer_->vocab_size(); ++id) {
+  for (std::int32_t id = 0; id < tokenizer.vocab_size(); ++id) {
     std::string_view bytes;
     try {
-      bytes = tokenizer_->token_bytes(id);
+      bytes = tokenizer.token_bytes(id);
     } catch (const std::runtime_error&) {  // an id between others that no token has
     }
     tokens = tokens * 31 + checksum(bytes);
   }
+  return tokens;
+}
+
+std::string TextBatches::fingerprint() const {
   return std::to_string(dataset_->size()) + " samples, checksum " + hex(dataset_->fingerprint()) + ", vocabulary " +
-         hex(tokens);
+         hex(fingerprint_of(*tokenizer_));
 }
 
 ReplayBatches::ReplayBatches(const std::filesystem::path& path, std::int64_t vocab_size, const RowShard& shard)

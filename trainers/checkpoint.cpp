@@ -22,12 +22,12 @@ View part_of(const View& block, const ParameterStore& store, const View& named) 
   return slice(block, offset / static_cast<std::ptrdiff_t>(size_of(named.dtype)), named.shape);
 }
 
-void save_optimizer(const fs::path& path, const ThinkerModel& model, const AdamWOptimizer& optimizer) {
+void save_optimizer(const fs::path& path, const ParameterStore& store, const AdamWOptimizer& optimizer) {
   std::vector<NamedView> tensors;
   std::vector<OwnedTensor> memory;
   for (const auto& [prefix, block] : {std::pair("moment1.", optimizer.moment1()), {"moment2.", optimizer.moment2()}})
-    for (const auto& [name, view] : model.store.named_masters())
-      tensors.push_back({prefix + name, model.store.device().on_host(part_of(block, model.store, view), memory)});
+    for (const auto& [name, view] : store.named_masters())
+      tensors.push_back({prefix + name, store.device().on_host(part_of(block, store, view), memory)});
   write_safetensors(path, tensors, {{"steps", std::to_string(optimizer.steps())}});
 }
 
@@ -106,12 +106,13 @@ void write_text_files(const fs::path& directory, const TextFiles& files) {
   for (const auto& [name, text] : files) write_text_file(directory / name, text);
 }
 
-void save_checkpoint(const fs::path& output, const ThinkerModel& model, const AdamWOptimizer& optimizer,
-                     const TrainingState& state, const TextFiles& tokenizer) {
+void save_checkpoint(const fs::path& output, const ParameterStore& store, const AdamWOptimizer& optimizer,
+                     const TrainingState& state, const TextFiles& tokenizer,
+                     const std::function<void(const fs::path&)>& save_model) {
   AtomicFolder folder(checkpoint_of(output));
-  model.save(folder.staging(), DType::f32);
+  save_model(folder.staging());
   write_text_files(folder.staging(), tokenizer);
-  save_optimizer(folder.staging() / "optimizer.safetensors", model, optimizer);
+  save_optimizer(folder.staging() / "optimizer.safetensors", store, optimizer);
   write_state(folder.staging(), state);
   keep_previous(output);
   folder.commit();
@@ -155,16 +156,16 @@ void check_identity(const Checkpoint& checkpoint, const Json& identity) {
                              " belongs to another run, so it cannot be resumed; different are:" + differences);
 }
 
-void restore_optimizer(const Checkpoint& checkpoint, const ThinkerModel& model, AdamWOptimizer& optimizer) {
+void restore_optimizer(const Checkpoint& checkpoint, const ParameterStore& store, AdamWOptimizer& optimizer) {
   const SafetensorsFile file(checkpoint.path / "optimizer.safetensors");
   for (const auto& [prefix, block] : {std::pair("moment1.", optimizer.moment1()), {"moment2.", optimizer.moment2()}})
-    for (const auto& [name, view] : model.store.named_masters()) {
+    for (const auto& [name, view] : store.named_masters()) {
       const ConstView from = file.at(prefix + name);
-      const View to = part_of(block, model.store, view);
+      const View to = part_of(block, store, view);
       if (from.dtype != to.dtype || !(from.shape == to.shape))
         fail(file.path(), prefix + name + ": expected " + name_of(to.dtype) + " " + to.shape.text() + ", found " +
                               name_of(from.dtype) + " " + from.shape.text());
-      model.store.device().copy(to, from);
+      store.device().copy(to, from);
     }
   const auto steps = file.metadata().find("steps");
   if (steps == file.metadata().end()) fail(file.path(), "the number of steps is missing");

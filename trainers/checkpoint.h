@@ -8,6 +8,7 @@
 // from seed and position.
 
 #include <filesystem>
+#include <functional>
 #include <iosfwd>
 #include <map>
 #include <nlohmann/json.hpp>
@@ -15,7 +16,6 @@
 #include <string>
 
 #include "autograd/optimizer.h"
-#include "models/thinker_model.h"
 
 namespace omni {
 
@@ -41,9 +41,10 @@ inline std::filesystem::path previous_checkpoint_of(const std::filesystem::path&
 }
 
 // Writes OUTPUT/checkpoint; the former one becomes OUTPUT/checkpoint.previous (hard links, no copy). If anything fails,
-// both are as before.
-void save_checkpoint(const std::filesystem::path& output, const ThinkerModel& model, const AdamWOptimizer& optimizer,
-                     const TrainingState& state, const TextFiles& tokenizer);
+// both are as before. save_model writes a model directory with f32 weights.
+void save_checkpoint(const std::filesystem::path& output, const ParameterStore& store, const AdamWOptimizer& optimizer,
+                     const TrainingState& state, const TextFiles& tokenizer,
+                     const std::function<void(const std::filesystem::path&)>& save_model);
 
 // The newest checkpoint of an output folder whose files are undamaged, or nothing if there is none at all. Damage to
 // the newest is reported to `out`. Throws std::runtime_error naming the damaged files if no checkpoint is usable.
@@ -52,7 +53,7 @@ std::optional<Checkpoint> find_checkpoint(const std::filesystem::path& output, s
 // Throws std::runtime_error that lists the differing keys.
 void check_identity(const Checkpoint& checkpoint, const nlohmann::ordered_json& identity);
 
-// Reads the moments and the number of updates. The weights are read by ThinkerModel::load(checkpoint.path, ...).
-void restore_optimizer(const Checkpoint& checkpoint, const ThinkerModel& model, AdamWOptimizer& optimizer);
+// Reads the moments and the number of updates. The weights are read by the model's load(checkpoint.path, ...).
+void restore_optimizer(const Checkpoint& checkpoint, const ParameterStore& store, AdamWOptimizer& optimizer);
 
 }  // namespace omni

@@ -46,19 +46,18 @@ void MetricsFile::write_line(const Json& object) {
 }
 
 void MetricsFile::write(const StepMetrics& m) {
-  write_line({{"step", m.step},
-              {"epoch", m.epoch},
-              {"loss", m.loss},
-              {"text_loss", m.text_loss},
-              {"aux_loss", m.aux_loss},
-              {"learning_rate", m.learning_rate},
-              {"grad_norm", m.grad_norm},
-              {"tokens", m.tokens},
-              {"labelled", m.labelled},
-              {"truncated", m.truncated},
-              {"seconds", m.seconds},
-              {"tokens_per_s", m.tokens_per_s()},
-              {"fraction_of_peak", m.fraction_of_peak()}});
+  Json line = {{"step", m.step}, {"epoch", m.epoch}};
+  for (const auto& [name, value] : m.losses) line[name] = value;
+  line["learning_rate"] = m.learning_rate;
+  line["grad_norm"] = m.grad_norm;
+  line["tokens"] = m.tokens;
+  line["labelled"] = m.labelled;
+  line["truncated"] = m.truncated;
+  line["seconds"] = m.seconds;
+  line["data_seconds"] = m.data_seconds;
+  line["tokens_per_s"] = m.tokens_per_s();
+  line["fraction_of_peak"] = m.fraction_of_peak();
+  write_line(line);
 }
 
 void MetricsFile::flush() {
@@ -77,7 +76,7 @@ void Progress::show(const StepMetrics& m) {
   shown_ = now;
   char line[256];
   std::snprintf(line, sizeof line, "step %lld/%lld loss %.4f lr %.2e norm %.2f %s tok/s %.0f%% of peak ETA %s",
-                static_cast<long long>(m.step), static_cast<long long>(steps_), m.loss, m.learning_rate, m.grad_norm,
+                static_cast<long long>(m.step), static_cast<long long>(steps_), m.loss(), m.learning_rate, m.grad_norm,
                 count_text(tokens_per_s_).c_str(), 100 * fraction_,
                 duration_text(seconds_per_step_ * static_cast<double>(steps_ - m.step)).c_str());
   if (terminal_)

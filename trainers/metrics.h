@@ -6,25 +6,31 @@
 #include <filesystem>
 #include <iosfwd>
 #include <nlohmann/json.hpp>
+#include <string>
+#include <utility>
+#include <vector>
 
 #include "engine/files.h"
 
 namespace omni {
 
 struct StepMetrics {
-  std::int64_t step = 0, epoch = 0;                      // from 1
-  double loss = 0, text_loss = 0, aux_loss = 0;          // means over the step's micro-batches
+  std::int64_t step = 0, epoch = 0;  // from 1
+  // Means over the step's micro-batches, the first one "loss"; then parts of the predictions that are right.
+  std::vector<std::pair<std::string, double>> losses;
   double learning_rate = 0, grad_norm = 0;               // the norm before clipping
   std::int64_t tokens = 0, labelled = 0, truncated = 0;  // without padding; predictions in the loss; samples cut short
-  double seconds = 0, flops = 0;
+  double seconds = 0, data_seconds = 0;                  // data_seconds: of them, waiting for batches
+  double flops = 0;
   double peak_flops_per_s = 0;  // of the machine's matrix products
 
+  double loss() const { return losses.empty() ? 0 : losses.front().second; }
   double tokens_per_s() const { return static_cast<double>(tokens) / seconds; }
   double fraction_of_peak() const { return flops / seconds / peak_flops_per_s; }
 };
 
-// metrics.jsonl: one header object, then one object per step. Apart from "seconds", "tokens_per_s" and
-// "fraction_of_peak" it depends on the recipe alone, however often the run was resumed.
+// metrics.jsonl: one header object, then one object per step. Apart from "seconds", "data_seconds",
+// "tokens_per_s" and "fraction_of_peak" it depends on the recipe alone, however often the run was resumed.
 class MetricsFile {
  public:
   // Starts a file, or continues one after `step`: lines of later steps, of which some may be cut off, are removed. A

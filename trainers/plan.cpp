@@ -39,7 +39,7 @@ double training_flops(const ThinkerConfig& config, const Batch& batch) {
   const double attention =
       12.0 * static_cast<double>(config.num_hidden_layers * config.num_attention_heads * config.head_dim);
   return 6.0 * static_cast<double>(counts.per_token) * static_cast<double>(batch.tokens) +
-         6.0 * static_cast<double>(counts.head) * static_cast<double>(batch.labelled) +
+         6.0 * static_cast<double>(counts.head) * static_cast<double>(batch.labelled[0]) +
          attention * static_cast<double>(batch.attention_pairs);
 }
 
@@ -68,10 +68,10 @@ std::int64_t available_memory() {
   return 0;
 }
 
-Plan make_plan(const ThinkerConfig& config, const Recipe& recipe, const BatchSource& source, const Schedule& schedule,
-               const MachineLimits& limits) {
+Plan make_plan(const TrainingTask& task, const Recipe& recipe, const Schedule& schedule, const MachineLimits& limits) {
   Plan plan;
-  plan.parameters = count_parameters(config);
+  const BatchSource& source = task.source();
+  plan.parameters = task.parameters();
   plan.schedule = schedule;
   plan.rows = source.max_rows();
   plan.length = source.length();
@@ -84,18 +84,17 @@ Plan make_plan(const ThinkerConfig& config, const Recipe& recipe, const BatchSou
     const Batch batch = source.batch(i * span / probes);
     const double share = static_cast<double>(schedule.micro_batches * plan.processes) / static_cast<double>(probes);
     plan.tokens += share * static_cast<double>(batch.tokens);
-    plan.labelled += share * static_cast<double>(batch.labelled);
-    plan.flops += share * training_flops(config, batch);
-    most_labelled = std::max(most_labelled, batch.labelled);
-    samples += batch.input_ids.view().shape[0];
+    plan.labelled += share * static_cast<double>(batch.predictions());
+    plan.flops += share * task.flops(batch);
+    most_labelled = std::max(most_labelled, batch.predictions());
+    samples += batch.rows;
     truncated += batch.truncated;
   }
   plan.truncated = samples == 0 ? 0 : static_cast<double>(truncated) / static_cast<double>(samples);
   plan.weight_bytes = plan.parameters.all * (recipe.dtype == DType::bf16 ? 6 : 4);
   plan.gradient_bytes = plan.parameters.all * 4;
   plan.moment_bytes = plan.parameters.all * 8;
-  plan.activation_bytes =
-      activation_bytes(config, recipe.dtype, plan.rows, plan.length, most_labelled, recipe.recompute);
+  plan.activation_bytes = task.activation_bytes(plan.rows, most_labelled);
   plan.available_bytes = available_memory();
   plan.peak_flops_per_s = peak_of(limits, recipe.dtype) * static_cast<double>(plan.processes);
   return plan;

@@ -6,17 +6,11 @@
 
 #include "engine/profiler.h"
 #include "models/config.h"
-#include "trainers/batches.h"
 #include "trainers/schedule.h"
+#include "trainers/training_task.h"
 
 namespace omni {
 
-// Numbers in the weights, counted from the configuration.
-struct ParameterCounts {
-  std::int64_t all = 0;
-  std::int64_t per_token = 0;  // in matrices that every token is multiplied with (of the experts only the chosen ones)
-  std::int64_t head = 0;       // in the output matrix, with which only labelled positions are multiplied
-};
 ParameterCounts count_parameters(const ThinkerConfig& config);
 
 // Floating-point operations of forward and backward: 6 per number and token for the matrices, and for attention 12 *
@@ -41,8 +35,7 @@ struct Plan {
 
   std::int64_t total_bytes() const { return weight_bytes + gradient_bytes + moment_bytes + activation_bytes; }
 };
-Plan make_plan(const ThinkerConfig& config, const Recipe& recipe, const BatchSource& source, const Schedule& schedule,
-               const MachineLimits& limits);
+Plan make_plan(const TrainingTask& task, const Recipe& recipe, const Schedule& schedule, const MachineLimits& limits);
 void print_plan(std::ostream& out, const Plan& plan, const Recipe& recipe);
 
 // The machine's rate for the matrix products of a dtype.

@@ -11,11 +11,13 @@
 
 namespace omni {
 
-enum class Stage { pretrain, sft };
+enum class Stage { pretrain, sft, omni };
 const char* name_of(Stage stage);
 
 // Paths are relative to the current directory. Keys and defaults:
 struct Recipe {
+  virtual ~Recipe() = default;
+
   std::string name;                      // the recipe's path, for messages
   Stage stage = Stage::pretrain;         // stage: pretrain | sft
   std::filesystem::path model;           // model: directory to start from, or
@@ -42,12 +44,29 @@ struct Recipe {
 
   // What decides about the numbers, as the recipe says it: a run can be resumed only with an equal one. Without paths
   // that may be moved (data, replay, output) and without what changes no result (workers, save_interval, ...).
-  nlohmann::ordered_json identity() const;
+  virtual nlohmann::ordered_json identity() const;
+};
+
+// Of the omni stages. Data are shards or folders of them (trainers/shards.h), a replay holds the tensors of
+// models/omni_inputs.h with a leading dimension [N]; defaults that differ: max_seq_len 512.
+struct TalkerRecipe : Recipe {
+  enum class Mode { all, audio_proj, vision_proj };
+  enum class Frozen { none, all, last1 };
+  Mode mode = Mode::all;  // mode: what is trained: all, or one of the projectors alone
+  Frozen freeze_backbone =
+      Frozen::none;                  // freeze_backbone: none | all: the Thinker | last1: all of it but its last block
+  double scheduled_sampling = 0.05;  // scheduled_sampling: part of the inputs that are replaced by random ones
+  bool rows_alone = true;  // rows_alone: on a CPU, the rows of a batch one after the other, each without its padding
+
+  nlohmann::ordered_json identity() const override;
 };
 
 // Reads a recipe; overrides are "key=value". Throws std::runtime_error naming file, line, key, what was expected and
 // found.
 Recipe load_recipe(const std::filesystem::path& path, const std::vector<std::string>& overrides = {});
+TalkerRecipe load_talker_recipe(const std::filesystem::path& path, const std::vector<std::string>& overrides = {});
+TalkerRecipe parse_talker_recipe(const std::string& yaml, const std::string& name,
+                                 const std::vector<std::string>& overrides = {});
 Recipe parse_recipe(const std::string& yaml, const std::string& name, const std::vector<std::string>& overrides = {});
 
 }  // namespace omni

@@ -137,7 +137,7 @@ TEST_CASE("batches count tokens, predictions and pairs without padding") {
   std::copy(labels.begin(), labels.end(), batch.labels.as<std::int64_t>());
   count_tokens(batch, 0);
   CHECK(batch.tokens == 6);
-  CHECK(batch.labelled == 3);
+  CHECK(batch.predictions() == 3);
   CHECK(batch.attention_pairs == 10 + 3);
 }
 
