@@ -15,7 +15,8 @@ Omni::Omni(const Scope& scope, const OmniConfig& config)
       audio_proj_(scope / "audio_proj", config.audio_hidden_size, config.thinker.hidden_size),
       vision_proj_(scope / "vision_proj", config.image_hidden_size, config.thinker.hidden_size) {}
 
-Omni::Output Omni::operator()(Tape& tape, const OmniInputs& inputs, const Observer& observer) {
+Omni::Output Omni::operator()(Tape& tape, const OmniInputs& inputs, const Observer& observer,
+                              const OmniCaches& caches) {
   Thinker::Extras extras{.inject = {}, .bridge_layer = config_.bridge_layer};
   extras.inject = [&](const Tensor& embedded) {
     Tensor out = embedded;
@@ -23,7 +24,7 @@ Omni::Output Omni::operator()(Tape& tape, const OmniInputs& inputs, const Observ
     if (inputs.image_states) out = select_rows(tape, out, vision_proj_(tape, inputs.image_states), inputs.image_source);
     return out;
   };
-  const Thinker::Output text = thinker_(tape, inputs.text_ids, {}, 0, observer, extras);
+  const Thinker::Output text = thinker_(tape, inputs.text_ids, caches.thinker, caches.positions, observer, extras);
   if (observer) observer("bridge", text.bridge);
   const TalkerInput talker_input{.bridge = text.bridge,
                                  .codes = inputs.codes,
@@ -31,7 +32,7 @@ Omni::Output Omni::operator()(Tape& tape, const OmniInputs& inputs, const Observ
                                  .codebook_starts = inputs.codebook_starts,
                                  .speaker = inputs.speaker,
                                  .speaker_source = inputs.speaker_source};
-  const Thinker::Output audio = talker_(tape, talker_input, {}, 0, observer);
+  const Thinker::Output audio = talker_(tape, talker_input, caches.talker, caches.positions, observer);
   Output out{text.hidden, audio.hidden, {}};
   if (text.aux_loss) out.aux_loss = add(tape, text.aux_loss, audio.aux_loss);
   return out;

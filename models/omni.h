@@ -6,6 +6,12 @@
 
 namespace omni {
 
+// The keys and values of earlier positions, for generation.
+struct OmniCaches {
+  std::vector<KeyValueCache> thinker, talker;  // one per layer
+  std::int64_t positions = 0;                  // the largest position of the batch plus one
+};
+
 class Omni {
  public:
   Omni(const Scope& scope, const OmniConfig& config);
@@ -14,13 +20,15 @@ class Omni {
     Tensor text_hidden, audio_hidden;  // [batch, time, hidden], [batch, time, talker_hidden], after the final norms
     Tensor aux_loss;                   // [1], of all layers; absent without experts
   };
-  // Observed: "thinker.input", "thinker.layers.N", "bridge", "talker.input", "talker.layers.N".
-  Output operator()(Tape& tape, const OmniInputs& inputs, const Observer& observer = {});
+  // Observed: "thinker.input", "thinker.layers.N", "bridge", "talker.input", "talker.layers.N". With caches the inputs
+  // follow the cached positions.
+  Output operator()(Tape& tape, const OmniInputs& inputs, const Observer& observer = {}, const OmniCaches& caches = {});
 
   // [batch * time, vocab_size], and [8 * batch * time, audio_vocab_size] codebook by codebook.
   Tensor text_logits(Tape& tape, const Tensor& text_hidden) { return thinker_.logits(tape, text_hidden); }
   Tensor audio_logits(Tape& tape, const Tensor& audio_hidden, const OmniInputs& inputs) const;
 
+  Parameter& text_head_weight() { return thinker_.head_weight(); }
   const OmniConfig& config() const { return config_; }
   std::vector<const Parameter*> milestones() const;
 

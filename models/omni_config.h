@@ -1,6 +1,8 @@
 #pragma once
 // The configuration of the omni model: the Thinker's fields and those of what stands around it, in one config.json.
 
+#include <algorithm>
+
 #include "models/config.h"
 
 namespace omni {
@@ -19,6 +21,11 @@ struct OmniConfig {
   std::int64_t adapter_rank = 256;  // of the codebooks' adapters; no field of config.json, where it is always this
   std::vector<std::int64_t> think_end_ids = {26, 234, 234};
 
+  // The codes from here on are no sound: a codebook that draws one has ended. The one before the pad code is never
+  // used.
+  std::int64_t first_reserved_code() const {
+    return std::min({audio_pad_token, audio_stop_token, audio_spk_token}) - 1;
+  }
   // The Talker's blocks: its own width, experts as in the Thinker, everything else by default, but for the rotary
   // table.
   ThinkerConfig talker() const;

@@ -73,12 +73,7 @@ class Builder {
     const auto [codes, in_tables, speaker_source] = take_codes();
     std::int64_t *starts = block_.take(kCodebooks + 1), *by_codebook = block_.take(kCodebooks * rows_),
                  *by_position = block_.take(kCodebooks * rows_);
-    for (std::int64_t c = 0; c <= kCodebooks; ++c) starts[c] = c * rows_;
-    for (std::int64_t r = 0; r < rows_; ++r)
-      for (std::int64_t c = 0; c < kCodebooks; ++c) {
-        by_codebook[c * rows_ + r] = r * kCodebooks + c;
-        by_position[r * kCodebooks + c] = c * rows_ + r;
-      }
+    write_codebook_maps(rows_, starts, by_codebook, by_position);
     const std::int64_t* audio_source = take_source(text, config_.audio_placeholder_id, batch_.audio_states, true);
     const std::int64_t* image_source = take_source(text, config_.image_placeholder_id, batch_.image_states, false);
     OmniInputs out;
@@ -255,6 +250,16 @@ OmniBatch rows_of(const OmniBatch& batch, std::int64_t first, std::int64_t end) 
   if (out.audio_states && std::all_of(lengths, lengths + (end - first), [](std::int64_t n) { return n <= 0; }))
     out.audio_states = out.audio_lens = {};
   return out;
+}
+
+void write_codebook_maps(std::int64_t rows, std::int64_t* starts, std::int64_t* by_codebook,
+                         std::int64_t* by_position) {
+  for (std::int64_t c = 0; c <= kCodebooks; ++c) starts[c] = c * rows;
+  for (std::int64_t r = 0; r < rows; ++r)
+    for (std::int64_t c = 0; c < kCodebooks; ++c) {
+      by_codebook[c * rows + r] = r * kCodebooks + c;
+      by_position[r * kCodebooks + c] = c * rows + r;
+    }
 }
 
 OmniInputs upload_inputs(Tape& tape, const OmniConfig& config, const OmniBatch& batch, DType dtype,

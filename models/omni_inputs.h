@@ -55,6 +55,10 @@ struct UploadOptions {
   bool count_hits = false;  // also say how many targets are the largest logits
 };
 
+// The maps between positions and codebooks, which depend on the number of positions alone: starts [9], by_codebook and
+// by_position [8 * rows] as in OmniInputs.
+void write_codebook_maps(std::int64_t rows, std::int64_t* starts, std::int64_t* by_codebook, std::int64_t* by_position);
+
 // Audio: of each sample the first max(1, min(length, rows)) states go into the first run of placeholders, as many as
 // fit; a sample of length 0 has none. Images: the first run of image placeholders takes the first rows of the sample's
 // image. Throws std::invalid_argument naming the operand that does not fit.

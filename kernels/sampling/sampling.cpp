@@ -20,14 +20,21 @@ struct Candidate {
 
 bool is_before(const Candidate& a, const Candidate& b) { return a.logit != b.logit ? a.logit > b.logit : a.id < b.id; }
 
-// Temperature and penalty. Returns whether all logits are numbers. `seen` may be null.
-bool scale(float* logits, const std::uint8_t* seen, const SampleToken& op) {  // [classes]
+// Temperature and penalty. Returns whether all logits are numbers.
+bool scale(float* logits, std::int64_t row, const SampleToken& op) {  // [classes]
   const float temperature = static_cast<float>(op.temperature), penalty = static_cast<float>(op.repetition_penalty);
+  const std::uint8_t* seen = op.seen ? op.seen.as<std::uint8_t>() + row * op.classes() : nullptr;
+  const auto penalize = [&](std::int64_t i) { logits[i] = logits[i] > 0 ? logits[i] / penalty : logits[i] * penalty; };
   bool is_number = true;
   for (std::int64_t i = 0; i < op.classes(); ++i) {
     is_number &= !std::isnan(logits[i]);
     logits[i] /= temperature;
-    if (seen && seen[i]) logits[i] = logits[i] > 0 ? logits[i] / penalty : logits[i] * penalty;
+    if (seen && seen[i]) penalize(i);
+  }
+  const std::int64_t window = op.recent ? op.recent.width() : 0;
+  for (std::int64_t i = row * window; i < (row + 1) * window; ++i) {
+    const std::int64_t token = op.recent.as<std::int64_t>()[i];
+    if (token >= 0 && token < op.classes()) penalize(token);
   }
   return is_number;
 }
@@ -70,6 +77,7 @@ void SampleToken::check(Check& that) const {
   that.that(width > 0 && width <= kMaxClasses, "there must be 1 to 8388608 classes");
   that.operand("token", token, DType::i64, {rows});
   that.optional("seen", seen, DType::u8, logits.shape);
+  if (recent) that.matrix("recent", recent, DType::i64, rows, recent.width());
   that.optional("uniform", uniform, DType::f64, token.shape);
   that.that(uniform || greedy, "uniform may only be absent if greedy");
   // The kernels take both as floats, where they must still be positive numbers.
@@ -83,14 +91,13 @@ void SampleToken::check(Check& that) const {
 
 void run(const CpuContext& cpu, const SampleToken& op) {
   const std::int64_t rows = op.token.count(), classes = op.classes();
-  const std::uint8_t* seen = op.is_penalized() ? op.seen.as<std::uint8_t>() : nullptr;
   const int parts = parts_for(cpu, rows, kCost * classes);
   const auto candidates = cpu.scratch<Candidate>(parts, classes);
   std::atomic<bool> is_number = true;
   parallel_parts(parts, rows, [&](int part, std::int64_t begin, std::int64_t end) {
     for (std::int64_t row = begin; row < end; ++row) {
       float* logits = op.logits.as<float>() + row * classes;
-      if (!scale(logits, seen ? seen + row * classes : nullptr, op)) {
+      if (!scale(logits, row, op)) {
         is_number = false;
         continue;
       }

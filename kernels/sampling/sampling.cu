@@ -14,6 +14,7 @@ struct Settings {
   float temperature, penalty;
   double top_p;
   int classes, top_k;  // top_k 0: not cut
+  int window;          // recent tokens of a row
   bool greedy;
 };
 
@@ -40,10 +41,12 @@ __device__ void for_each_logit(const float* logits, int classes, const Body& bod
   }
 }
 
-// Applies temperature and penalty. Returns the key of the first token in its upper half, and ~id in its lower one.
+__device__ float penalized(float logit, float penalty) { return logit > 0 ? logit / penalty : logit * penalty; }
+
+// Applies temperature and penalties. Returns the key of the first token in its upper half, and ~id in its lower one.
 template <int Size>
-__device__ std::uint64_t scale(float* logits, const std::uint8_t* seen, const Settings& settings, CudaFault* fault,
-                               std::uint64_t* shared) {
+__device__ std::uint64_t scale(float* logits, const std::uint8_t* seen, const std::int64_t* recent,
+                               const Settings& settings, CudaFault* fault, std::uint64_t* shared) {
   std::uint64_t first = 0;
   for (int i = threadIdx.x * Size; i < settings.classes; i += kBlock * Size) {
     Pack<float, Size> x = load_pack<Size>(logits + i);
@@ -57,7 +60,9 @@ __device__ std::uint64_t scale(float* logits, const std::uint8_t* seen, const Se
         logit = -INFINITY;
       }
       logit /= settings.temperature;
-      if (is_seen.lane[j]) logit = logit > 0 ? logit / settings.penalty : logit * settings.penalty;
+      if (is_seen.lane[j]) logit = penalized(logit, settings.penalty);
+      for (int k = 0; k < settings.window; ++k)
+        if (recent[k] == i + j) logit = penalized(logit, settings.penalty);
       first = max(first, std::uint64_t{key_of(logit)} << 32 | ~static_cast<unsigned>(i + j));
     }
     store_pack(logits + i, x);
@@ -144,16 +149,19 @@ __device__ void store_id(std::int64_t* token, const float* logits, int classes, 
 // A block owns a row. 33 KB of shared memory. Must read and write the logits once and read seen once; a search reads
 // the logits again for each digit of a key, up to three searches of up to eight digits, from the caches.
 template <int Size>
-__global__ void __launch_bounds__(kBlock) sample_token_kernel(std::int64_t* __restrict__ token,       // [rows]
-                                                              float* logits,                          // [rows, classes]
-                                                              const std::uint8_t* __restrict__ seen,  // or null
-                                                              const double* __restrict__ uniform,     // [rows]
-                                                              Settings settings, CudaFault* fault) {
+__global__ void __launch_bounds__(kBlock)
+    sample_token_kernel(std::int64_t* __restrict__ token,         // [rows]
+                        float* logits,                            // [rows, classes]
+                        const std::uint8_t* __restrict__ seen,    // or null
+                        const std::int64_t* __restrict__ recent,  // [rows, window]
+                        const double* __restrict__ uniform,       // [rows]
+                        Settings settings, CudaFault* fault) {
   __shared__ Scratch scratch;
   const int row = static_cast<int>(blockIdx.x), classes = settings.classes;
   const std::int64_t offset = std::int64_t{row} * classes;
   logits += offset;
-  const std::uint64_t first = scale<Size>(logits, seen ? seen + offset : nullptr, settings, fault, scratch.of_warp);
+  const std::uint64_t first = scale<Size>(logits, seen ? seen + offset : nullptr, recent + row * settings.window,
+                                          settings, fault, scratch.of_warp);
   if (settings.greedy) {
     if (threadIdx.x == 0) token[row] = ~static_cast<unsigned>(first);
     return;
@@ -190,10 +198,11 @@ void run(const CudaContext& cuda, const SampleToken& op) {
                           op.top_p,
                           static_cast<int>(op.classes()),
                           op.is_cut_by_rank() ? static_cast<int>(op.top_k) : 0,
+                          op.recent ? static_cast<int>(op.recent.width()) : 0,
                           op.greedy};
   dispatch_pack<float>(op.classes(), [&]<int Size>() {
     sample_token_kernel<Size><<<static_cast<unsigned>(op.token.count()), kBlock, 0, stream_of(cuda)>>>(
-        op.token.as<std::int64_t>(), op.logits.as<float>(), op.is_penalized() ? op.seen.as<std::uint8_t>() : nullptr,
+        op.token.as<std::int64_t>(), op.logits.as<float>(), op.seen.as<std::uint8_t>(), op.recent.as<std::int64_t>(),
         op.uniform.as<double>(), settings, cuda.fault);
   });
   check_launch(SampleToken::name);

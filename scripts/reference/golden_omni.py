@@ -10,6 +10,7 @@ from torch import Tensor
 
 from .golden_models import BASE_RATE, BATCHES, SMALLEST_ROUTER_GAP, STEPS, NarrowMargin, difference
 from .omni import CODEBOOKS, IGNORED, Omni, OmniConfig, omni_losses
+from .speech import Case, Margin, generate
 from .thinker import ThinkerConfig, learning_rate
 
 BATCH, LENGTH, AUDIO_ROWS, IMAGE_ROWS = 2, 21, 4, 3
@@ -30,6 +31,7 @@ CASES = {
         dict(talker_hidden_size=16, num_talker_hidden_layers=1, bridge_layer=1),
     ),
 }
+PROMPT, SPEECH_STEPS, SPEECH_CASES, SMALLEST_CHOICE = 11, 36, 5, 1e-3
 INPUTS = ("input_ids", "text_labels", "audio_labels", "audio_states", "audio_lens", "image_states", "spk_emb")
 LOSSES = ("loss", "text_loss", "audio_loss", "aux_loss")
 
@@ -166,6 +168,53 @@ def write_case(folder: Path, name: str, seed: int) -> None:
     save_file(small(state(model)), folder / "after_30_steps_small.safetensors")
 
 
+def new_speech_case(config: OmniConfig, number: int, generator: torch.Generator) -> Case:
+    """Stops before the text ends, stops long after it, a reference longer than the prompt, thinking, reserved codes in between."""
+    prompt = torch.randint(30, config.thinker.vocab_size, (1, PROMPT), generator=generator)
+    script = torch.randint(30, config.thinker.vocab_size, (9,), generator=generator).tolist()
+    reference = (None, 4, PROMPT + 6, 2, None)[number]
+    if number == 1:
+        prompt[0, 1 : 1 + AUDIO_ROWS] = config.audio_ids[0]
+        prompt[0, 6 : 6 + IMAGE_ROWS] = config.image_ids[0]
+    if number == 3:
+        script[2:2] = config.think_end_ids
+    case = Case(
+        prompt=prompt,
+        script=[*script, config.thinker.eos_token_id],
+        max_new_tokens=SPEECH_STEPS,
+        thinking=number == 3,
+        penalty=1.1 if number == 2 else 1.0,
+        stop_frame=(4, 14, 0, 0, 0)[number],
+        enter_token_id=31,
+        only_sounds=number < 4,  # of the few codes of this model many are none
+    )
+    if reference:
+        case.ref_codes = torch.randint(0, 16, (1, CODEBOOKS, reference), generator=generator)
+    if number in (1, 2):
+        case.spk_emb = torch.randn(1, config.spk_emb_size, generator=generator)
+    if number == 1:
+        case.audio_states = torch.randn(1, AUDIO_ROWS, config.audio_hidden_size, generator=generator)
+        case.image_states = torch.randn(1, IMAGE_ROWS, config.image_hidden_size, generator=generator)
+    return case
+
+
+def write_speech(folder: Path) -> None:
+    """generate.safetensors of a folder that holds a model; every choice in it is a clear one."""
+    model, record = load_model(folder), {}
+    for number in range(SPEECH_CASES):
+        for seed in range(1000):
+            generator = torch.Generator().manual_seed(1000 * number + seed)
+            case, margin = new_speech_case(model.omni, number, generator), Margin()
+            answer = generate(model, case, margin)
+            if margin.smallest >= SMALLEST_CHOICE:
+                break
+        else:
+            raise RuntimeError(f"{folder.name}: no seed gives clear choices in case {number}")
+        tensors = {**case.tensors(), **answer.tensors()}
+        record |= {f"{number}.{name}": tensor for name, tensor in tensors.items()}
+    save_file(record, folder / "generate.safetensors")
+
+
 def write_omni(output: Path) -> None:
     for name in CASES:
         for seed in range(1000):
@@ -177,6 +226,7 @@ def write_omni(output: Path) -> None:
                 continue
         else:
             raise RuntimeError(f"omni-{name}: no seed below 1000 gives clear margins")
+    write_speech(output / "omni-dense")
 
 
 def load_model(folder: Path) -> Omni:
@@ -187,6 +237,19 @@ def load_model(folder: Path) -> Omni:
     return model
 
 
+def check_speech(folder: Path, model: Omni) -> list[str]:
+    if not (folder / "generate.safetensors").exists():
+        return []
+    expected, problems = load_file(folder / "generate.safetensors"), []
+    for number in range(SPEECH_CASES):
+        prefix = f"{number}."
+        tensors = {name.removeprefix(prefix): x for name, x in expected.items() if name.startswith(prefix)}
+        for name, tensor in generate(model, Case.read(tensors), Margin()).tensors().items():
+            if not torch.equal(tensor, tensors[name]):
+                problems.append(f"{folder.name}: generate {prefix}{name}")
+    return problems
+
+
 def check_case(folder: Path, tolerance: float = 2e-5) -> list[str]:
     """Recompute the goldens of a folder from its weights; returns what disagrees."""
     problems = []
@@ -194,6 +257,7 @@ def check_case(folder: Path, tolerance: float = 2e-5) -> list[str]:
     for key, tensor in forward_record(model, {name: expected[name] for name in INPUTS}).items():
         if key in expected and not difference(tensor, expected[key]) <= tolerance:
             problems.append(f"{folder.name}: forward {key}: {difference(tensor, expected[key]):.1e}")
+    problems += check_speech(folder, model)
     expected = load_file(folder / "curve.safetensors")
     curve = train(model, {name: expected[name] for name in INPUTS})
     for column, title in enumerate((*LOSSES, "learning rate", "gradient norm")):

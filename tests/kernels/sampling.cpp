@@ -68,6 +68,10 @@ std::int64_t plain_token(float* logits, const SampleToken& op, std::int64_t row)
     const float penalty = static_cast<float>(op.repetition_penalty);
     if (op.seen && op.seen.as<std::uint8_t>()[row * classes + i])
       logits[i] = logits[i] > 0 ? logits[i] / penalty : logits[i] * penalty;
+    if (op.recent)
+      for (std::int64_t k = 0; k < op.recent.width(); ++k)
+        if (op.recent.as<std::int64_t>()[row * op.recent.width() + k] == i)
+          logits[i] = logits[i] > 0 ? logits[i] / penalty : logits[i] * penalty;
   }
   std::stable_sort(order.begin(), order.end(), [&](std::int64_t a, std::int64_t b) { return logits[a] > logits[b]; });
   if (op.greedy) return order[0];
@@ -102,11 +106,13 @@ void compare_with_plain(std::int64_t classes, std::int64_t rows) {
     for (const std::int64_t top_k : {0, 1, 50, 10000})
       for (const auto& [temperature, penalty] : {std::pair(1.0, 1.0), {0.6, 1.3}, {2.5, 0.8}}) {
         const OwnedTensor logits = logits_with_ties(rows, classes, ++seed), uniform = uniform_numbers(rows, seed),
-                          draws = random_ids({rows, classes}, seed, 3), seen = zeros(DType::u8, {rows, classes});
+                          draws = random_ids({rows, classes}, seed, 3), seen = zeros(DType::u8, {rows, classes}),
+                          recent = random_ids({rows, 3}, seed + 1, std::min<std::int64_t>(classes + 1, 5));
         std::copy_n(draws.as<std::int64_t>(), draws.view().count(), seen.as<std::uint8_t>());
         SampleToken op{.token = {},
                        .logits = {},
                        .seen = seen,
+                       .recent = recent,
                        .uniform = uniform,
                        .temperature = temperature,
                        .repetition_penalty = penalty,
@@ -114,6 +120,8 @@ void compare_with_plain(std::int64_t classes, std::int64_t rows) {
                        .top_p = top_p,
                        .greedy = seed % 16 == 0};
         if (seed % 4 == 0) op.seen = {};
+        if (seed % 3 == 0) op.recent = {};
+        recent.as<std::int64_t>()[0] = -1;  // none
         const OwnedTensor scaled = copy_of(logits);
         op.logits = scaled;
         std::vector<std::int64_t> expected;
