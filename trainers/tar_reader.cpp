@@ -2,6 +2,7 @@
 
 #include <archive.h>
 #include <archive_entry.h>
+#include <locale.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -13,6 +14,23 @@ namespace omni {
 namespace {
 
 constexpr std::uint64_t kBlock = 512;  // tar's unit: headers have one, contents are filled up to a multiple
+
+// libarchive converts the names in a header to the locale's encoding and loses what that cannot say, which would make
+// different keys equal. While one of these lives the calling thread's encoding is that of the archives.
+class Utf8Locale {
+ public:
+  Utf8Locale() {
+    static const locale_t utf8 = ::newlocale(LC_CTYPE_MASK, "C.UTF-8", nullptr);
+    if (utf8 != nullptr) before_ = ::uselocale(utf8);
+  }
+  ~Utf8Locale() {
+    if (before_ != nullptr) ::uselocale(before_);
+  }
+  Utf8Locale(Utf8Locale&&) = delete;
+
+ private:
+  locale_t before_ = nullptr;
+};
 
 }  // namespace
 
@@ -89,6 +107,7 @@ void TarReader::check(int result) const {
 }
 
 bool TarReader::next() {
+  const Utf8Locale names_are_utf8;
   offset_ = members_end_;
   const int result = archive_read_next_header(archive_.get(), &entry_);
   if (result == ARCHIVE_EOF) return false;
@@ -102,6 +121,8 @@ bool TarReader::next() {
   folder_ = type == AE_IFDIR;
   if ((type != AE_IFREG && !folder_) || archive_entry_hardlink(entry_))
     fail(path_ + ": expected a file or a folder, found a link or a device");
+  if (archive_entry_sparse_count(entry_) > 0)
+    fail(path_ + ": expected a file stored whole, found one with holes (of tar --sparse)");
   const la_int64_t size = archive_entry_size(entry_);
   const std::uint64_t data = source_->begin + static_cast<std::uint64_t>(archive_filter_bytes(archive_.get(), 0));
   if (size < 0 || static_cast<std::uint64_t>(size) > source_->end - std::min(data, source_->end))

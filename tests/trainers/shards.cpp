@@ -193,6 +193,29 @@ TEST_CASE("folders and files without a key are no samples, and nothing of them i
   CHECK(names == std::vector<std::string>{"data/.hidden", "readme", "json", "answer.0.npy", "notes"});
 }
 
+TEST_CASE("names in pax headers may be long and in any script") {
+  TemporaryFolder folder;
+  std::string tar;
+  std::vector<std::string> keys = {"日本語", "中文字", std::string(120, 'd') + "/" + std::string(120, 'k')};
+  for (const std::string& key : keys)
+    for (const auto& [path, bytes] : small_sample(key, static_cast<std::int64_t>(key.size()))) {
+      // A record "<its length> path=<path>\n", in a member of its own before the file.
+      std::string record = " path=" + path + "\n";
+      record = std::to_string(record.size() + (record.size() < 98 ? 2 : 3)) + record;
+      const std::string pax = tar_header("pax", record.size(), 'x') + record;
+      const std::string file = tar_header("name in the pax header", bytes.size()) + bytes;
+      for (const std::string& part : {pax, file}) (tar += part).append((512 - part.size() % 512) % 512, '\0');
+    }
+  write_text_file(folder / "pax.tar", tar + tar_end());
+  const ShardSet set({folder / "pax.tar"});
+  REQUIRE(set.size() == 3);
+  for (std::int64_t i = 0; i < 3; ++i) {
+    const std::string& key = keys[static_cast<std::size_t>(i)];
+    CHECK(set.key(i) == key);
+    CHECK(set.read(i).answer_codes.at(0) == some_codes(2, static_cast<std::int64_t>(key.size())));
+  }
+}
+
 TEST_CASE("broken archives are refused with the shard's name and the place") {
   TemporaryFolder folder;
   const fs::path path = folder / "broken.tar";
