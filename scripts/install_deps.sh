@@ -12,6 +12,7 @@ packages=(
   libpcre2-dev         # the tokenizer's regular expression
   libopenmpi-dev openmpi-bin  # several processes
   libzip-dev           # .pth archives
+  libarchive-dev       # shards of training data
   catch2               # tests
   wordnet-base         # text to train on
   python3              # builds the corpus, draws plots

@@ -3,6 +3,8 @@
 
 #include <cstdint>
 #include <nlohmann/json.hpp>
+#include <span>
+#include <string>
 #include <vector>
 
 namespace omni {
@@ -22,5 +24,33 @@ struct OmniRow {
   States image;
   std::vector<float> speaker;  // [spk_emb_size], or empty
 };
+
+// A member of a sample in a shard. `name` is what follows the key: "json", "answer.0.npy".
+struct ShardMember {
+  std::string name, bytes;
+};
+
+// What the model of a run expects.
+struct OmniRowLimits {
+  std::int64_t codes = 2048;  // real codes are 0 .. codes - 1
+  std::int64_t speaker = 192;
+  std::int64_t audio_width = 512;
+  std::int64_t image_rows = 64, image_width = 768;
+};
+
+struct OmniRowProblems {
+  std::vector<std::string> errors, warnings;  // "<member>: <field>: expected ..., found ..."
+};
+
+// The row of a sample. Members of unknown names, recordings and pictures are ignored. Throws BadSample
+// (trainers/samples.h) for the first error.
+OmniRow parse_omni_row(std::span<const ShardMember> members, const OmniRowLimits& limits);
+
+// The same with all errors collected; the row is complete only if there are none. Unknown members are errors, and so
+// are recordings and pictures whose first bytes do not fit their names (only the first 16 bytes are looked at).
+OmniRow check_omni_row(std::span<const ShardMember> members, const OmniRowLimits& limits, OmniRowProblems& problems);
+
+// Whether parse_omni_row needs the content of the member of this name.
+bool is_read_by_omni_row(std::string_view name);
 
 }  // namespace omni

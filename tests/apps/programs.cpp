@@ -11,6 +11,7 @@
 #include "engine/weights.h"
 #include "models/thinker_model.h"
 #include "tests/support/numbers.h"
+#include "tests/support/omni_shard.h"
 #include "tests/trainers/small_run.h"
 
 namespace omni {
@@ -55,7 +56,7 @@ fs::path make_model(const TemporaryFolder& folder, bool use_moe) {
 }  // namespace
 
 TEST_CASE("every program explains itself and refuses what it does not know") {
-  for (const std::string program : {"train_thinker", "chat", "convert", "tokenizer", "trace"}) {
+  for (const std::string program : {"train_thinker", "chat", "convert", "prepare_data", "tokenizer", "trace"}) {
     CAPTURE(program);
     const Outcome help = call(program + " --help");
     REQUIRE(help.status == 0);
@@ -85,6 +86,21 @@ TEST_CASE("convert: to .pth and back keeps every value that the formats hold") {
   const Outcome missing = call("convert " + (folder / "nothing.pth").string() + " " + (folder / "out").string());
   REQUIRE(missing.status == 1);
   REQUIRE_THAT(missing.output, Catch::Contains("nothing.pth"));
+}
+
+TEST_CASE("prepare_data: validates shards, and its exit code says what came of it") {
+  const TemporaryFolder folder;
+  write_text_file(folder / "a.tar", shard_of({full_sample("one", 1)}));
+  const Outcome good = call("prepare_data validate " + folder.path().string());
+  CAPTURE(good.output);
+  REQUIRE(good.status == 0);
+  REQUIRE_THAT(good.output, Catch::Contains("0 errors") && Catch::Contains("2 spoken"));
+  REQUIRE(call("prepare_data validate --codes 7 " + folder.path().string()).status == 1);
+  write_text_file(folder / "b.tar", "no shard");
+  const Outcome bad = call("prepare_data validate " + folder.path().string());
+  REQUIRE(bad.status == 1);
+  REQUIRE_THAT(bad.output, Catch::Contains("b.tar: at byte 0"));
+  REQUIRE(call("prepare_data validate " + (folder / "missing").string()).status == 1);
 }
 
 TEST_CASE("trace: writes named tensors, lists instructions, names what is wrong with its input") {

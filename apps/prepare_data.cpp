@@ -1,0 +1,118 @@
+// prepare_data: looks after the shards that the omni stages train on.
+
+#include <unistd.h>
+
+#include <CLI/CLI.hpp>
+#include <chrono>
+#include <cstdio>
+#include <filesystem>
+#include <iostream>
+#include <string>
+#include <vector>
+
+#include "trainers/metrics.h"
+#include "trainers/shard_report.h"
+#include "trainers/shards.h"
+
+namespace {
+
+using namespace omni;
+namespace fs = std::filesystem;
+
+constexpr const char* kFooter =
+    R"(A shard is a plain tar archive. A sample is a run of files that share their key, the name up to the first dot:
+  KEY.json            {"conversations": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello!"}]}
+  KEY.answer.N.npy    integers [frames, 8]: the codes of the N-th answer, from 0
+  KEY.reference.npy   integers [frames, 8]: a clip of the answering voice
+  KEY.speaker.npy     floats [192]: the speaker vector
+  KEY.question.N.wav  the recorded N-th question (or .mp3, .flac, .ogg); KEY.question.N.npy: its states, floats [rows, 512]
+  KEY.image.jpg       a picture (or .jpeg, .png, .webp);                 KEY.image.npy: its states, floats [64, 768]
+All but the first may be missing. `tar tf SHARD` shows them, and so makes one: tar --sort=name -cf SHARD -C FOLDER .
+scripts/parquet_to_shards.py makes shards from the parquet files of the original.
+
+Exit code: 0 if all is well, 1 if there were errors; other codes: the command line is wrong.)";
+
+// The one line of a long pass: rewritten in place on a terminal, else printed anew every few seconds.
+class ByteProgress {
+ public:
+  explicit ByteProgress(std::uint64_t total) : total_(total) {}
+
+  void show(std::uint64_t done) {
+    const Clock::time_point now = Clock::now();
+    if (now - shown_ < std::chrono::milliseconds(terminal_ ? 200 : 5000)) return;
+    shown_ = now;
+    const double seconds = std::chrono::duration<double>(now - start_).count(),
+                 speed = static_cast<double>(done) / seconds,
+                 left = static_cast<double>(total_ - std::min(done, total_));
+    std::fprintf(stderr, "%s%.1f%% of %sB, %sB/s, ETA %s%s", terminal_ ? "\r\x1b[K" : "",
+                 100 * static_cast<double>(done) / static_cast<double>(total_),
+                 count_text(static_cast<double>(total_)).c_str(), count_text(speed).c_str(),
+                 duration_text(left / speed).c_str(), terminal_ ? "" : "\n");
+    open_line_ = terminal_;
+  }
+  void end_line() {  // before other output
+    if (open_line_) std::fputs("\r\x1b[K", stderr);
+    open_line_ = false;
+  }
+
+ private:
+  using Clock = std::chrono::steady_clock;
+  std::uint64_t total_;
+  bool terminal_ = ::isatty(STDERR_FILENO) == 1, open_line_ = false;
+  Clock::time_point start_ = Clock::now(), shown_ = start_;
+};
+
+struct ValidateOptions {
+  std::vector<std::string> paths;
+  OmniRowLimits limits;
+
+  void add_to(CLI::App& app) {
+    CLI::App* command = app.add_subcommand("validate", "Read all samples, print every error, and sum up what is there");
+    command->add_option("shards", paths, "Shards, or folders with *.tar in them")->required();
+    command->add_option("--codes", limits.codes, "Codes are below this number")->capture_default_str();
+    command->add_option("--speaker-width", limits.speaker, "Size of a speaker vector")->capture_default_str();
+    command->add_option("--audio-width", limits.audio_width, "Width of a question's states")->capture_default_str();
+    command->add_option("--image-rows", limits.image_rows, "Rows of a picture's states")->capture_default_str();
+    command->add_option("--image-width", limits.image_width, "Width of a picture's states")->capture_default_str();
+  }
+};
+
+int validate(const ValidateOptions& options) {
+  const std::vector<fs::path> shards = list_shards({options.paths.begin(), options.paths.end()});
+  std::uint64_t total = 0;
+  std::error_code ignored;
+  for (const fs::path& shard : shards)
+    if (const std::uintmax_t bytes = fs::file_size(shard, ignored); !ignored) total += bytes;
+  ByteProgress progress(total);
+  const ShardReport report = report_shards(shards, options.limits,
+                                           {.problem =
+                                                [&](const std::string& text) {
+                                                  progress.end_line();
+                                                  std::cout << text << '\n';
+                                                },
+                                            .progress = [&](std::uint64_t done) { progress.show(done); }});
+  progress.end_line();
+  std::cout << report.text() << std::flush;
+  return report.errors == 0 ? 0 : 1;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  CLI::App app(
+      "Looks after the shards that the omni stages train on.\n\n"
+      "Examples:\n"
+      "  prepare_data validate data/shards\n"
+      "  prepare_data validate a.tar b.tar > problems.txt");
+  app.footer(kFooter);
+  app.require_subcommand(1);
+  ValidateOptions validate_options;
+  validate_options.add_to(app);
+  CLI11_PARSE(app, argc, argv);
+  try {
+    return validate(validate_options);  // further subcommands: one struct of options and one function each
+  } catch (const std::exception& error) {
+    std::cerr << "prepare_data: " << error.what() << '\n';
+    return 1;
+  }
+}
