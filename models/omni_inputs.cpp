@@ -19,28 +19,15 @@ void require(bool holds, const char* name, const std::string& expected, const Co
                                 Check::text(found));
 }
 
-void check_batch(const OmniConfig& config, const OmniBatch& batch) {
-  const Shape& ids = batch.input_ids.shape;
-  require(batch.input_ids && batch.input_ids.dtype == DType::i64 && ids.rank() == 3 && ids[1] == kCodebooks + 1,
-          "input_ids", "i64 [batch, 9, time]", batch.input_ids);
-  const auto optional = [&](const char* name, const ConstView& view, DType dtype, const Shape& shape) {
-    if (view) require(view.dtype == dtype && view.shape == shape, name, name_of(dtype) + (" " + shape.text()), view);
-  };
-  optional("text_labels", batch.text_labels, DType::i64, {ids[0], ids[2]});
-  optional("audio_labels", batch.audio_labels, DType::i64, {ids[0], kCodebooks, ids[2]});
-  optional("spk_emb", batch.spk_emb, DType::f32, {ids[0], config.spk_emb_size});
-  const auto states = [&](const char* name, const ConstView& view, std::int64_t width) {
-    if (view)
-      require(view.dtype == DType::f32 && view.shape.rank() == 3 && view.shape[0] == ids[0] && view.shape[2] == width,
-              name, "f32 [batch, rows, " + std::to_string(width) + "]", view);
-  };
-  states("audio_states", batch.audio_states, config.audio_hidden_size);
-  states("image_states", batch.image_states, config.image_hidden_size);
-  if (batch.audio_states)
-    require(batch.audio_lens && batch.audio_lens.dtype == DType::i64 && batch.audio_lens.shape == Shape{ids[0]},
-            "audio_lens", "i64 [batch]", batch.audio_lens);
-  require(static_cast<bool>(batch.text_labels) == static_cast<bool>(batch.audio_labels), "audio_labels",
-          "labels of both kinds or none", batch.audio_labels);
+// Every id is one of `classes`, or is a label that does not count.
+void check_ids(const char* name, const ConstView& ids, std::int64_t classes, bool labels) {
+  for (std::int64_t i = 0; ids && i < ids.count(); ++i) {
+    const std::int64_t id = ids.as<std::int64_t>()[i];
+    if ((id >= 0 && id < classes) || (labels && id == kIgnored)) continue;
+    throw std::invalid_argument(std::string("omni: ") + name + ": element " + std::to_string(i) + ": expected 0 .. " +
+                                std::to_string(classes - 1) + (labels ? " or -100" : "") + ", found " +
+                                std::to_string(id));
+  }
 }
 
 // source[r] of the first run of `placeholder` in each row of text: the states of that sample, as many as there are.
@@ -231,6 +218,40 @@ OmniBatch read_omni_batch(const SafetensorsFile& file, std::optional<std::int64_
           .spk_emb = tensor("spk_emb")};
 }
 
+void check_batch(const OmniConfig& config, const OmniBatch& batch, bool content) {
+  const Shape& ids = batch.input_ids.shape;
+  require(batch.input_ids && batch.input_ids.dtype == DType::i64 && ids.rank() == 3 && ids[1] == kCodebooks + 1,
+          "input_ids", "i64 [batch, 9, time]", batch.input_ids);
+  const auto optional = [&](const char* name, const ConstView& view, DType dtype, const Shape& shape) {
+    if (view) require(view.dtype == dtype && view.shape == shape, name, name_of(dtype) + (" " + shape.text()), view);
+  };
+  optional("text_labels", batch.text_labels, DType::i64, {ids[0], ids[2]});
+  optional("audio_labels", batch.audio_labels, DType::i64, {ids[0], kCodebooks, ids[2]});
+  optional("spk_emb", batch.spk_emb, DType::f32, {ids[0], config.spk_emb_size});
+  const auto states = [&](const char* name, const ConstView& view, std::int64_t width) {
+    if (view)
+      require(view.dtype == DType::f32 && view.shape.rank() == 3 && view.shape[0] == ids[0] && view.shape[2] == width,
+              name, "f32 [batch, rows, " + std::to_string(width) + "]", view);
+  };
+  states("audio_states", batch.audio_states, config.audio_hidden_size);
+  states("image_states", batch.image_states, config.image_hidden_size);
+  if (batch.audio_states)
+    require(batch.audio_lens && batch.audio_lens.dtype == DType::i64 && batch.audio_lens.shape == Shape{ids[0]},
+            "audio_lens", "i64 [batch]", batch.audio_lens);
+  require(static_cast<bool>(batch.text_labels) == static_cast<bool>(batch.audio_labels), "audio_labels",
+          "labels of both kinds or none", batch.audio_labels);
+  if (!content) return;
+  const std::int64_t time = ids[2];
+  for (std::int64_t b = 0; b < ids[0]; ++b) {
+    check_ids("input_ids", slice(batch.input_ids, b * (kCodebooks + 1) * time, {kCodebooks * time}),
+              config.audio_vocab_size, false);
+    check_ids("input_ids", slice(batch.input_ids, (b * (kCodebooks + 1) + kCodebooks) * time, {time}),
+              config.thinker.vocab_size, false);
+  }
+  check_ids("text_labels", batch.text_labels, config.thinker.vocab_size, true);
+  check_ids("audio_labels", batch.audio_labels, config.audio_vocab_size, true);
+}
+
 OmniBatch rows_of(const OmniBatch& batch, std::int64_t first, std::int64_t end) {
   const auto part = [&](const ConstView& all) -> ConstView {
     if (!all) return {};
@@ -249,6 +270,21 @@ OmniBatch rows_of(const OmniBatch& batch, std::int64_t first, std::int64_t end) 
   const std::int64_t* lengths = out.audio_lens.as<std::int64_t>();
   if (out.audio_states && std::all_of(lengths, lengths + (end - first), [](std::int64_t n) { return n <= 0; }))
     out.audio_states = out.audio_lens = {};
+  return out;
+}
+
+LabelCounts count_labels(const OmniBatch& batch) {
+  const std::int64_t samples = batch.input_ids.shape[0], time = batch.input_ids.shape[2];
+  const auto labels = [&](const ConstView& all, std::int64_t row) {
+    const std::int64_t* begin = all.as<std::int64_t>() + row * time;
+    return std::count_if(begin, begin + time, [](std::int64_t label) { return label != kIgnored; });
+  };
+  LabelCounts out;
+  for (std::int64_t b = 0; b < samples; ++b) {
+    out.text += labels(batch.text_labels, b);
+    for (std::int64_t q = 0; q < kCodebooks; ++q)
+      out.audio[static_cast<std::size_t>(q)] += labels(batch.audio_labels, b * kCodebooks + q);
+  }
   return out;
 }
 

@@ -45,6 +45,17 @@ struct OmniInputs {
   std::int64_t text_labelled = 0, audio_labelled = 0;
 };
 
+// Throws std::invalid_argument naming the operand that does not fit. With `content`, also for an id, a code or a label
+// that the model does not have.
+void check_batch(const OmniConfig& config, const OmniBatch& batch, bool content = false);
+
+// Labels other than -100.
+struct LabelCounts {
+  std::int64_t text = 0;
+  std::array<std::int64_t, kCodebooks> audio{};
+};
+LabelCounts count_labels(const OmniBatch& batch);
+
 // What a loss is to be multiplied by, because the batch is a part of a larger one: its own labels / all labels.
 struct LossShares {
   double text = 1;

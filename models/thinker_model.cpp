@@ -4,20 +4,13 @@
 #include <stdexcept>
 
 #include "engine/files.h"
+#include "models/load_weights.h"
 
 namespace omni {
 namespace {
 
 constexpr const char* kEmbedding = "model.embed_tokens.weight";
 constexpr const char* kHead = "lm_head.weight";
-
-void copy_parameter(Device& device, const WeightSource& source, const std::string& name, const View& to) {
-  const ConstView from = source.at(name);
-  if (!(from.shape == to.shape))
-    throw std::runtime_error(source.path() + ": " + name + ": expected shape " + to.shape.text() + ", found " +
-                             from.shape.text());
-  copy_converted(device, from, to);
-}
 
 }  // namespace
 
@@ -36,7 +29,9 @@ std::unique_ptr<ThinkerModel> ThinkerModel::load(const std::filesystem::path& pa
   const WeightSource source = open_weights(path);
   std::unique_ptr<ThinkerModel> model(new ThinkerModel(config));
   model->store.allocate(dtype, purpose, device);
-  load_parameters(model->store, source, config.tie_word_embeddings);
+  load_parameters(
+      model->store, source,
+      {.tied_head = config.tie_word_embeddings, .may_miss = {}, .others = {"talker.", "audio_proj.", "vision_proj."}});
   return model;
 }
 
@@ -68,18 +63,6 @@ void write_model_directory(const std::filesystem::path& directory, const nlohman
   std::vector<OwnedTensor> memory;
   write_safetensors(directory / "model.safetensors", checkpoint_tensors(store, dtype, false, memory),
                     {{"format", "pt"}});
-}
-
-void load_parameters(ParameterStore& store, const WeightSource& source, bool tied_head) {
-  for (const auto& [name, view] : store.named_masters()) {
-    if (!tied_head || name != kEmbedding) {
-      copy_parameter(store.device(), source, name, view);
-      continue;
-    }
-    if (source.contains(name) || !source.contains(kHead)) copy_parameter(store.device(), source, name, view);
-    if (source.contains(kHead)) copy_parameter(store.device(), source, kHead, view);
-  }
-  store.refresh_copy();
 }
 
 std::vector<NamedView> checkpoint_tensors(const ParameterStore& store, DType dtype, bool tied_head,

@@ -40,11 +40,6 @@ const char* config_dtype(DType dtype);
 void write_model_directory(const std::filesystem::path& directory, const nlohmann::ordered_json& config,
                            const ParameterStore& store, DType dtype, const ThinkerConfig& thinker);
 
-// Copies the tensors of `source` into the parameters of `store`, converted to their dtype. A matrix that the source
-// holds under an old name of a tied pair (lm_head.weight beside model.embed_tokens.weight) is read last, as the
-// original does.
-void load_parameters(ParameterStore& store, const WeightSource& source, bool tied_head);
-
 // The model's parameters under their checkpoint names, converted to `dtype` in host memory; with `tied_head` the
 // embedding appears a second time as lm_head.weight.
 std::vector<NamedView> checkpoint_tensors(const ParameterStore& store, DType dtype, bool tied_head,

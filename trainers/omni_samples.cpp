@@ -257,17 +257,18 @@ OmniSample OmniAssembler::assemble(const OmniRow& row, const OmniDecisions& deci
   return sample;
 }
 
-void OmniAssembler::apply(OmniSample& sample, const ScheduledSampling& draws) const {
+void OmniAssembler::apply(OmniSample& sample, const ScheduledSampling& draws, double probability) const {
+  const auto limit = static_cast<float>(probability);
   const std::int64_t time = sample.time;
   const auto at = [&](std::int64_t row, std::int64_t t) { return static_cast<std::size_t>(row * time + t); };
   for (std::int64_t t = 0; t < time; ++t) {
     bool speaks = false;
     for (std::int64_t q = 0; q < kCodebooks; ++q) speaks = speaks || sample.audio_labels[at(q, t)] != kIgnored;
-    if (speaks && draws.audio_draws[at(0, t)] < static_cast<float>(kScheduledSampling))
+    if (speaks && draws.audio_draws[at(0, t)] < limit)
       for (std::int64_t q = 0; q < kCodebooks; ++q) sample.input_ids[at(q, t)] = draws.audio_codes[at(q, t)];
     std::int64_t& id = sample.input_ids[at(kCodebooks, t)];
     if (sample.text_labels[at(0, t)] != kIgnored && id != config_.image_placeholder_id &&
-        draws.text_draws[at(0, t)] < static_cast<float>(kScheduledSampling))
+        draws.text_draws[at(0, t)] < limit)
       id = draws.text_ids[at(0, t)];
   }
 }

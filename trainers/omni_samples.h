@@ -33,8 +33,7 @@ struct OmniDecisions {
 OmniDecisions draw_omni_decisions(Philox& random, const OmniRow& row);
 
 // Scheduled sampling: what stands in place of inputs that training hides, so that the model learns to go on after its
-// own mistakes. A position is replaced where its number is below kScheduledSampling.
-inline constexpr double kScheduledSampling = 0.05;
+// own mistakes. A position is replaced where its number is below the probability.
 struct ScheduledSampling {
   std::vector<float> audio_draws, text_draws;       // [time], uniform in [0, 1)
   std::vector<std::int64_t> audio_codes, text_ids;  // [8, time], [time]
@@ -64,7 +63,7 @@ class OmniAssembler {
 
   OmniSample assemble(const OmniRow& row, const OmniDecisions& decisions) const;
   // Changes the inputs where there is something to predict; placeholders of pictures stay.
-  void apply(OmniSample& sample, const ScheduledSampling& draws) const;
+  void apply(OmniSample& sample, const ScheduledSampling& draws, double probability) const;
 
   std::int64_t max_seq_len() const { return max_seq_len_; }
   const OmniConfig& config() const { return config_; }

@@ -34,9 +34,12 @@ void check_config_keys(const Settings& settings, const nlohmann::ordered_json& c
 }
 
 void read_model(const Settings& settings, Recipe& recipe) {
-  if (first_of(settings, "model", "config")) {
-    recipe.model = settings.text("model", "");
-  } else if (settings.is_map("config")) {
+  // A Thinker may be given what the omni model has besides; in all other cases it is either of the two.
+  const bool both = recipe.stage == Stage::omni && settings.has("model") && settings.has("config");
+  if (both || first_of(settings, "model", "config")) recipe.model = settings.text("model", "");
+  recipe.tokenizer = settings.text("tokenizer", recipe.model.string());
+  if (!settings.has("config")) return;
+  if (settings.is_map("config")) {
     const nlohmann::ordered_json config = settings.json("config");
     check_config_keys(settings, config,
                       recipe.stage == Stage::omni ? OmniConfig{}.to_json() : ThinkerConfig{}.to_json());
@@ -46,7 +49,6 @@ void read_model(const Settings& settings, Recipe& recipe) {
     recipe.config_name = settings.text("config", "");
     recipe.config_text = read_text_file(recipe.config_name);
   }
-  recipe.tokenizer = settings.text("tokenizer", recipe.model.string());
 }
 
 void read_data(const Settings& settings, Recipe& recipe) {

@@ -43,7 +43,7 @@ Tensor add_bias(Tape& tape, const Tensor& x, Parameter& bias) {
   tape.run(AddBias{.y = y, .x = x, .bias = bias});
   tape.on_backward([=, &bias](Gradients& d) {
     const auto [dbias, accumulate] = d[bias];
-    d.run(BiasBackward{.dbias = dbias, .dy = d[y], .accumulate = accumulate});
+    if (dbias) d.run(BiasBackward{.dbias = dbias, .dy = d[y], .accumulate = accumulate});
     d.give(x, d.take(y));
   });
   return y;

@@ -9,6 +9,7 @@ Tensor embedding(Tape& tape, const ConstView& ids, Parameter& table, std::int64_
   tape.run(Embedding{.y = y, .table = table, .ids = ids, .group = group, .factor = factor});
   tape.on_backward([=, &table](Gradients& d) {
     const auto [dtable, accumulate] = d[table];
+    if (!dtable) return;
     d.run(EmbeddingBackward{
         .dtable = dtable, .dy = d[y], .ids = ids, .group = group, .factor = factor, .accumulate = accumulate});
   });

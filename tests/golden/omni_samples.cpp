@@ -73,10 +73,12 @@ TEST_CASE("omni samples are the original's") {
       CAPTURE(name, i);
       OmniSample sample =
           assembler.assemble(row_of(Json::parse(line)), decisions_of(decisions.at(static_cast<std::size_t>(i))));
-      assembler.apply(sample, {.audio_draws = entry<float>(expected, "sched_audio_u", i),
-                               .text_draws = entry<float>(expected, "sched_text_u", i),
-                               .audio_codes = entry<std::int64_t>(expected, "sched_audio_codes", i),
-                               .text_ids = entry<std::int64_t>(expected, "sched_text_ids", i)});
+      assembler.apply(sample,
+                      {.audio_draws = entry<float>(expected, "sched_audio_u", i),
+                       .text_draws = entry<float>(expected, "sched_text_u", i),
+                       .audio_codes = entry<std::int64_t>(expected, "sched_audio_codes", i),
+                       .text_ids = entry<std::int64_t>(expected, "sched_text_ids", i)},
+                      0.05);
       REQUIRE(sample.text_labels == entry<std::int64_t>(expected, "text_labels", i));
       REQUIRE(sample.audio_labels == entry<std::int64_t>(expected, "audio_labels", i));
       REQUIRE(sample.input_ids == entry<std::int64_t>(expected, "input_ids", i));
