@@ -1,7 +1,12 @@
 #include "trainers/shards.h"
 
+#include <fcntl.h>
+
 #include <algorithm>
+#include <atomic>
+#include <exception>
 #include <stdexcept>
+#include <thread>
 
 #include "trainers/samples.h"
 #include "trainers/shard_index.h"
@@ -13,6 +18,7 @@ namespace fs = std::filesystem;
 namespace {
 
 constexpr std::uint64_t kLargestMember = std::uint64_t{1} << 30;  // of those that are held in memory
+constexpr std::size_t kOpeners = 8;
 
 }  // namespace
 
@@ -21,7 +27,14 @@ struct ShardSet::Shard {
   FileDescriptor file;
   ShardIndex index;
 
-  explicit Shard(const fs::path& name) : path(name), file(open_for_reading(name)), index(name, file) {}
+  explicit Shard(const fs::path& name) : path(name), file(open_jumping(name)), index(name, file) {}
+
+  // The system reads ahead of a file that is read in order, which here are mostly recordings that nobody wants.
+  static FileDescriptor open_jumping(const fs::path& name) {
+    FileDescriptor opened = open_for_reading(name);
+    ::posix_fadvise(opened.get(), 0, 0, POSIX_FADV_RANDOM);  // advice: failure changes nothing
+    return opened;
+  }
 
   TarReader reader(std::int64_t sample) const {
     const std::uint64_t begin = index.begin(sample), end = index.end(sample);
@@ -57,9 +70,9 @@ std::vector<fs::path> list_shards(const std::vector<fs::path>& files_or_folders)
 }
 
 ShardSet::ShardSet(const std::vector<fs::path>& files_or_folders, const OmniRowLimits& limits) : limits_(limits) {
-  for (const fs::path& path : list_shards(files_or_folders)) {
-    shards_.push_back(std::make_unique<Shard>(path));
-    const ShardIndex& index = shards_.back()->index;
+  open(list_shards(files_or_folders));
+  for (const std::unique_ptr<Shard>& shard : shards_) {
+    const ShardIndex& index = shard->index;
     ends_.push_back(size() + index.size());
     bytes_ += index.bytes();
     fingerprint_ = fingerprint_ * 1'000'003 + index.hash();
@@ -69,6 +82,27 @@ ShardSet::ShardSet(const std::vector<fs::path>& files_or_folders, const OmniRowL
 }
 
 ShardSet::~ShardSet() = default;
+
+// Several at a time: a scan waits for the disk, again and again.
+void ShardSet::open(const std::vector<fs::path>& paths) {
+  shards_.resize(paths.size());
+  std::vector<std::exception_ptr> errors(paths.size());
+  std::atomic<std::size_t> next{0};
+  const auto work = [&] {
+    for (std::size_t i; (i = next++) < paths.size();) try {
+        shards_[i] = std::make_unique<Shard>(paths[i]);
+      } catch (...) {
+        errors[i] = std::current_exception();
+      }
+  };
+  {
+    std::vector<std::jthread> workers;
+    for (std::size_t i = 1; i < std::min(paths.size(), kOpeners); ++i) workers.emplace_back(work);
+    work();
+  }
+  for (const std::exception_ptr& error : errors)
+    if (error) std::rethrow_exception(error);  // the first in the order of the shards
+}
 
 ShardSet::Place ShardSet::find(std::int64_t sample) const {
   if (sample < 0 || sample >= size())

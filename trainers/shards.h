@@ -50,6 +50,7 @@ class ShardSet {
  private:
   struct Shard;
   struct Place;
+  void open(const std::vector<std::filesystem::path>& paths);
   Place find(std::int64_t sample) const;
 
   OmniRowLimits limits_;

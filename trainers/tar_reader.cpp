@@ -50,6 +50,7 @@ struct TarReader::Source {
   std::uint64_t at, begin, end;
   std::string error;
   std::array<char, 64 << 10> buffer;
+  std::size_t step = buffer.size();  // bytes of the next read
 
   Source(ReadAt function, std::uint64_t first, std::uint64_t last)
       : read(std::move(function)), at(first), begin(first), end(last) {}
@@ -58,7 +59,8 @@ struct TarReader::Source {
     Source& source = *static_cast<Source*>(self);
     *block = source.buffer.data();
     try {
-      const std::size_t wanted = std::min<std::uint64_t>(source.buffer.size(), source.end - source.at);
+      const std::size_t wanted = std::min<std::uint64_t>(source.step, source.end - source.at);
+      source.step = std::min(source.step * 2, source.buffer.size());
       const std::size_t got = wanted == 0 ? 0 : source.read(source.at, source.buffer.data(), wanted);
       source.at += got;
       return static_cast<ssize_t>(got);
@@ -73,6 +75,7 @@ struct TarReader::Source {
     Source& source = *static_cast<Source*>(self);
     const std::uint64_t step = std::min<std::uint64_t>(static_cast<std::uint64_t>(bytes), source.end - source.at);
     source.at += step;
+    source.step = kBlock * 8;  // behind what was skipped stands a header, and perhaps another thing to skip
     return static_cast<la_int64_t>(step);
   }
 };
