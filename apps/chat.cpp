@@ -6,6 +6,7 @@
 #include <chrono>
 #include <iostream>
 
+#include "apps/chat/speak.h"
 #include "models/chat_template.h"
 #include "models/generate.h"
 #include "models/tokenizer.h"
@@ -15,7 +16,7 @@ namespace {
 using namespace omni;
 
 struct Options {
-  std::string model, prompt, system, dtype = "bf16", device = "cpu";
+  std::string model, prompt, system, dtype = "bf16", device = "cpu", codes, voice;
   int threads = 0;
   std::int64_t context = 2048;
   bool raw = false, thinking = false, statistics = false;
@@ -186,29 +187,56 @@ class Chat {
   nlohmann::ordered_json history_;
 };
 
+// Answers the prompt with text and codes. Sampling settings that were not given are those of a speaking model.
+void answer_aloud(const Options& options, const CLI::App& app) {
+  SpeakOptions out{.model = options.model,
+                   .dtype = options.dtype,
+                   .device = options.device,
+                   .voice = options.voice,
+                   .codes = options.codes,
+                   .threads = options.threads,
+                   .context = options.context,
+                   .statistics = options.statistics,
+                   .speech = {}};
+  const SamplingSettings& sampling = options.generation.sampling;
+  if (app.count("--temperature") > 0) out.speech.temperature = sampling.temperature;
+  out.speech.top_p = sampling.top_p;
+  out.speech.repetition_penalty = sampling.repetition_penalty;
+  out.speech.greedy = sampling.greedy;
+  out.speech.thinking = options.thinking;
+  out.speech.max_new_tokens = options.generation.max_new_tokens;
+  out.speech.seed = options.generation.seed;
+  nlohmann::ordered_json messages = nlohmann::ordered_json::array();
+  if (!options.system.empty()) messages.push_back({{"role", "system"}, {"content", options.system}});
+  messages.push_back({{"role", "user"}, {"content", options.prompt}});
+  speak(out, messages);
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
   CLI::App app(
-      "Talks to a trained Thinker. Without --prompt it reads messages from standard input and keeps the conversation;\n"
+      "Talks to a trained Thinker, alone or in an omni model, which can speak. Without --prompt it reads messages from "
+      "standard input and keeps the conversation;\n"
       "lines that begin with / are commands, /help lists them.\n\n"
       "Examples:\n"
       "  chat --model out/sft/model\n"
       "  chat --model out/sft/model --prompt \"What is a heron?\" --greedy\n"
-      "  chat --model out/pretrain/model --raw --prompt \"A heron is\"");
+      "  chat --model out/pretrain/model --raw --prompt \"A heron is\"\n"
+      "  chat --model out/omni --prompt \"What is a heron?\" --codes answer.safetensors --voice voices.pt:serena");
   Options options;
   SamplingSettings& sampling = options.generation.sampling;
   app.add_option("--model", options.model,
                  "model directory, or a weight file beside its config.json and tokenizer.json")
       ->required();
-  app.add_option("--prompt", options.prompt, "answer this one message and leave");
+  auto* prompt = app.add_option("--prompt", options.prompt, "answer this one message and leave");
   app.add_option("--system", options.system, "system message");
-  app.add_option("--temperature", sampling.temperature, "divides the logits")
+  app.add_option("--temperature", sampling.temperature, "divides the logits; 0.7 with --codes")
       ->check(CLI::PositiveNumber)
       ->capture_default_str();
-  app.add_option("--top-k", sampling.top_k, "draw from the k most probable tokens, 0 for all")
-      ->check(CLI::NonNegativeNumber)
-      ->capture_default_str();
+  auto* top_k = app.add_option("--top-k", sampling.top_k, "draw from the k most probable tokens, 0 for all")
+                    ->check(CLI::NonNegativeNumber)
+                    ->capture_default_str();
   app.add_option("--top-p", sampling.top_p, "draw from the most probable tokens up to this probability")
       ->check(CLI::PositiveNumber)
       ->capture_default_str();
@@ -228,11 +256,23 @@ int main(int argc, char** argv) {
       ->capture_default_str();
   app.add_option("--device", options.device, "where to run")->capture_default_str();
   app.add_option("--threads", options.threads, "CPU threads, 0 for all")->capture_default_str();
-  app.add_flag("--raw", options.raw, "continue the prompt as a document, for weights that only saw pretraining");
+  auto* raw =
+      app.add_flag("--raw", options.raw, "continue the prompt as a document, for weights that only saw pretraining");
   app.add_flag("--thinking", options.thinking, "leave the think block open for the model to fill");
   app.add_flag("--statistics", options.statistics, "print the speed after each answer");
+  auto* codes = app.add_option("--codes", options.codes,
+                               "answer the prompt in text and speech, and write the codes to this safetensors file: "
+                               "\"codes\" i64 [8, frames], 12.5 frames per second");
+  codes->needs(prompt)->excludes(top_k)->excludes(raw);
+  app.add_option("--voice", options.voice,
+                 "speak with this voice: FILE.safetensors with ref_codes and spk_emb, or FILE.pt:NAME")
+      ->needs(codes);
   CLI11_PARSE(app, argc, argv);
   try {
+    if (!options.codes.empty()) {
+      answer_aloud(options, app);
+      return 0;
+    }
     Chat chat(options);
     if (options.prompt.empty())
       chat.converse();

@@ -39,6 +39,7 @@ class OmniSequences {
   void clear(std::int64_t row) { lengths_[static_cast<std::size_t>(row)] = 0; }
   std::int64_t rows() const { return rows_; }
   std::int64_t capacity() const { return capacity_; }
+  std::uint64_t allocations() const { return tape_.allocations(); }
   std::int64_t length(std::int64_t row) const { return lengths_[static_cast<std::size_t>(row)]; }
 
  private:

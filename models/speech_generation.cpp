@@ -65,45 +65,57 @@ void SpeechGenerator::advance_row(std::size_t row) {
     end(row, !goes_on);
 }
 
-void SpeechGenerator::step() {
+// Runs body; if it throws, nothing of the conversations is left.
+template <class Body>
+void SpeechGenerator::or_drop_all(const Body& body) {
   try {
-    for (std::size_t row = 0; row < conversations_.size(); ++row) {
-      const auto& conversation = conversations_[row];
-      if (conversation && conversation->request.cancelled && *conversation->request.cancelled) end(row, true);
-    }
-    if (is_idle()) return;
-    feed_rows();
-    const OmniSequences::Logits logits = sequences_.logits();
-    for (std::size_t row = 0; row < conversations_.size(); ++row) {
-      auto& conversation = conversations_[row];
-      drawing_[row] = {};
-      if (!conversation) continue;
-      drawing_[row] = {&conversation->request.settings, &conversation->stream, &conversation->random};
-      if (hook_) hook_(static_cast<std::int64_t>(row), conversation->stream.step(), conversation->request, logits);
-    }
-    sampler_.draw(logits, drawing_, draws_);
-    for (std::size_t row = 0; row < conversations_.size(); ++row)
-      if (conversations_[row]) advance_row(row);
+    body();
   } catch (...) {
-    for (auto& conversation : conversations_) conversation.reset();
+    for (std::size_t row = 0; row < conversations_.size(); ++row) {
+      conversations_[row].reset();
+      sequences_.clear(static_cast<std::int64_t>(row));
+    }
     throw;
   }
 }
 
+void SpeechGenerator::step_all() {
+  for (std::size_t row = 0; row < conversations_.size(); ++row) {
+    const auto& conversation = conversations_[row];
+    if (conversation && conversation->request.cancelled && *conversation->request.cancelled) end(row, true);
+  }
+  if (is_idle()) return;
+  feed_rows();
+  const OmniSequences::Logits logits = sequences_.logits();
+  for (std::size_t row = 0; row < conversations_.size(); ++row) {
+    auto& conversation = conversations_[row];
+    drawing_[row] = {};
+    if (!conversation) continue;
+    drawing_[row] = {&conversation->request.settings, &conversation->stream, &conversation->random};
+    if (hook_) hook_(static_cast<std::int64_t>(row), conversation->stream.step(), conversation->request, logits);
+  }
+  sampler_.draw(logits, drawing_, draws_);
+  for (std::size_t row = 0; row < conversations_.size(); ++row)
+    if (conversations_[row]) advance_row(row);
+}
+
+void SpeechGenerator::step() {
+  or_drop_all([&] { step_all(); });
+}
+
 std::vector<SpeechResult> SpeechGenerator::generate(std::span<const SpeechRequest> requests) {
   std::vector<SpeechResult> out(requests.size());
-  std::size_t next = 0;
-  while (next < requests.size() || !is_idle()) {
-    for (; next < requests.size() && !is_full(); ++next) {
-      SpeechRequest request = requests[next];
-      request.on_end = [&out, next, on_end = std::move(request.on_end)](SpeechResult result) {
-        if (on_end) on_end(result);
-        out[next] = std::move(result);
-      };
-      begin(std::move(request));
-    }
-    step();
-  }
+  or_drop_all([&] {
+    for (std::size_t next = 0; next < requests.size() || !is_idle(); step_all())
+      for (; next < requests.size() && !is_full(); ++next) {
+        SpeechRequest request = requests[next];
+        request.on_end = [&result = out[next], on_end = requests[next].on_end](SpeechResult ended) {
+          if (on_end) on_end(ended);
+          result = std::move(ended);
+        };
+        begin(std::move(request));
+      }
+  });
   return out;
 }
 

@@ -41,7 +41,7 @@ class SpeechGenerator {
   // exception all conversations are gone.
   void step();
   // All of these, as many side by side as there are rows. An answer is the same as if it were alone, but for the
-  // rounding of sums.
+  // rounding of sums. Exceptions as in step().
   std::vector<SpeechResult> generate(std::span<const SpeechRequest> requests);
 
   // Called with the logits of all rows before `row` draws from its own, to change them on the device.
@@ -57,7 +57,10 @@ class SpeechGenerator {
   };
   void advance_row(std::size_t row);
   void end(std::size_t row, bool cancelled);
+  template <class Body>
+  void or_drop_all(const Body& body);
   void feed_rows();
+  void step_all();
 
   OmniSequences sequences_;
   SpeechSampler sampler_;

@@ -9,6 +9,7 @@
 
 #include "engine/files.h"
 #include "engine/weights.h"
+#include "models/omni_model.h"
 #include "models/thinker_model.h"
 #include "tests/support/numbers.h"
 #include "tests/support/omni_shard.h"
@@ -150,6 +151,56 @@ TEST_CASE("chat: one prompt, a conversation with commands, and a model that does
   const Outcome missing = call("chat --model " + (folder / "nowhere").string() + " --prompt Hi");
   REQUIRE(missing.status == 1);
   REQUIRE_THAT(missing.output, Catch::Contains("nowhere"));
+}
+
+TEST_CASE("chat: text and codes of an omni model") {
+  const TemporaryFolder folder;
+  OmniConfig config;
+  config.thinker = load_config(make_model(folder, false));
+  config.thinker.model_type = "minimind-o";
+  config.talker_hidden_size = 16;
+  config.num_talker_hidden_layers = 1;
+  config.bridge_layer = 0;
+  config.spk_emb_size = 4;
+  const fs::path directory = folder / "omni";
+  Device device = Device::cpu();
+  OmniModel::create(config, DType::f32, 1, device)->save(directory, DType::f32);
+  write_byte_tokenizer(directory);
+  const std::string model = " --model " + directory.string(), out = (folder / "out.safetensors").string(),
+                    voice = (folder / "voice.safetensors").string();
+  const OwnedTensor codes = random_ids({8, 6}, 1, 2048), speaker = randn({4}, 2, DType::f32),
+                    wide = randn({5}, 2, DType::f32);
+  write_safetensors(voice, std::vector<NamedView>{{"ref_codes", codes}, {"spk_emb", speaker}});
+  const std::string ask = "chat" + model + " --prompt Hi --max-new-tokens 20 --codes " + out;
+  const auto written = [&](const std::string& more) {
+    const Outcome outcome = call(ask + more);
+    CAPTURE(outcome.output);
+    REQUIRE(outcome.status == 0);
+    return read_text_file(out);
+  };
+  const std::string first = written(" --seed 5 --statistics");
+  const SafetensorsFile file(out);
+  const std::int64_t frames = file.at("codes").width();
+  REQUIRE(file.at("codes").shape == Shape{8, frames});
+  REQUIRE(frames <= 12);
+  REQUIRE(file.metadata().at("seed") == "5");
+  REQUIRE(written(" --seed 5") == first);
+  written(" --voice " + voice);
+  REQUIRE_THAT(call(ask + " --statistics").output, Catch::Contains("tokens/s; "));
+  REQUIRE(call("chat" + model + " --prompt Hi --max-new-tokens 4").status == 0);  // text alone
+
+  const auto refused = [&](const std::string& arguments, const std::string& message) {
+    const Outcome outcome = call(arguments);
+    REQUIRE(outcome.status != 0);
+    REQUIRE_THAT(outcome.output, Catch::Contains(message));
+  };
+  refused("chat" + model + " --codes " + out, "--prompt");
+  refused(ask + " --top-k 5", "--top-k");
+  refused(ask + " --voice " + (folder / "none.safetensors").string(), "none.safetensors");
+  write_safetensors(voice, std::vector<NamedView>{{"spk_emb", wide}});
+  refused(ask + " --voice " + voice, "spk_emb: expected f32 [4], found f32 [5]");
+  refused("chat --model " + (folder / "dense").string() + " --prompt Hi --codes " + out,
+          "model_type: expected minimind-o");
 }
 
 TEST_CASE("tokenizer: there and back, one JSON line each") {

@@ -5,38 +5,12 @@
 #include "autograd/gradcheck.h"
 #include "engine/files.h"
 #include "models/omni_model.h"
+#include "tests/models/small_omni.h"
 #include "tests/support/numbers.h"
 #include "tests/support/temporary_folder.h"
 
 namespace omni {
 namespace {
-
-OmniConfig small_config(bool use_moe) {
-  OmniConfig config;
-  config.thinker.hidden_size = 16;
-  config.thinker.num_hidden_layers = 2;
-  config.thinker.vocab_size = 41;
-  config.thinker.num_attention_heads = 2;
-  config.thinker.num_key_value_heads = 1;
-  config.thinker.head_dim = 8;
-  config.thinker.intermediate_size = config.thinker.moe_intermediate_size = 20;
-  config.thinker.max_position_embeddings = 64;
-  config.thinker.use_moe = use_moe;
-  config.thinker.model_type = "minimind-o";
-  config.talker_hidden_size = 16;
-  config.num_talker_hidden_layers = 1;
-  config.audio_vocab_size = 11;
-  config.audio_pad_token = 8;
-  config.audio_stop_token = 9;
-  config.audio_spk_token = 10;
-  config.audio_hidden_size = 6;
-  config.image_hidden_size = 5;
-  config.spk_emb_size = 4;
-  config.bridge_layer = 0;
-  config.adapter_rank = 3;
-  config.think_end_ids = {5, 6};
-  return config;
-}
 
 // Two samples of 9 positions: sound in the first, a picture in both, a speaker marker, labels at the end.
 struct SmallBatch {
