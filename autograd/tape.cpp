@@ -188,12 +188,13 @@ void Tape::finish(const Node& node) {
 }
 
 void Tape::milestone(const Parameter& parameter) {
-  if (recording_) nodes_.push_back({nullptr, nullptr, first_output_, first_output_, &parameter});
+  if (recording_) nodes_.push_back({nullptr, nullptr, first_output_, first_output_, &parameter, {}});
 }
 
 void Tape::backward(const Tensor& loss, double scale) {
   if (!recording_) throw std::logic_error("backward on a tape that does not record");
   if (loss.count() != 1 || !loss.needs_gradient()) throw std::invalid_argument("backward starts from one number");
+  if (!nodes_.empty()) current_ = &nodes_.back();
   View seed = pool_view(loss.dtype, loss.shape);
   run(Fill{.y = seed, .value = scale});
   slots_[static_cast<std::size_t>(loss.id)].gradient = seed;

@@ -26,6 +26,7 @@
 #include <cstdint>
 #include <functional>
 #include <new>
+#include <source_location>
 #include <type_traits>
 #include <utility>
 #include <vector>
@@ -115,15 +116,25 @@ class Tape {
 
   // Registers the backward closure of the op whose outputs were made since the last call.
   template <class Closure>
-  void on_backward(const Closure& closure) {
+  void on_backward(const Closure& closure, const std::source_location& where = std::source_location::current()) {
     static_assert(std::is_trivially_destructible_v<Closure>, "closures lie in the arena and are never destroyed");
     if (!recording_) return;
     void* memory = arena_.take(sizeof(Closure));
     new (memory) Closure(closure);
     nodes_.push_back({[](void* self, Gradients& d) { (*static_cast<Closure*>(self))(d); }, memory, first_output_,
-                      static_cast<std::int32_t>(slots_.size()), nullptr});
+                      static_cast<std::int32_t>(slots_.size()), nullptr, where});
     first_output_ = static_cast<std::int32_t>(slots_.size());
   }
+
+  // For those who watch the instructions of a pass. The op at work: during the forward pass the one that the next
+  // on_backward() completes, during the backward pass the one whose closure runs. Ops are numbered in forward order.
+  std::size_t current_op() const {
+    return current_ == nullptr ? nodes_.size() : static_cast<std::size_t>(current_ - nodes_.data());
+  }
+  bool in_backward() const { return current_ != nullptr; }
+  std::size_t op_count() const { return nodes_.size(); }  // those that are complete
+  // Where a complete op registered its closure: its function, file and line.
+  const std::source_location& source_of(std::size_t op) const { return nodes_[op].where; }
 
   // Marks a place in the forward pass: when the backward pass has come down to it, the gradients of all parameters that
   // were declared at or after `parameter` are final. The listener is then called.
@@ -149,6 +160,7 @@ class Tape {
     void* closure;
     std::int32_t first_output, end_output;  // the ids of the op's outputs
     const Parameter* milestone = nullptr;   // then the node is no op
+    std::source_location where;             // the call of on_backward()
   };
   struct Slot {
     View gradient;

@@ -59,7 +59,7 @@ ConstView Device::on_host(const ConstView& view, std::vector<OwnedTensor>& memor
 
 void Device::run_recurring(Recurring& recurring, const std::function<void()>& body) {
   if constexpr (kHasCuda) {
-    if (cuda_ && profiler_.mode() == Profiler::Mode::off && recurring.warm_) {
+    if (cuda_ && !is_watched() && recurring.warm_) {
       // A recording holds addresses of the workspace.
       const std::uint64_t generation = cuda_->context().workspace->generation();
       if (!recurring.recording_ || recurring.generation_ != generation) {

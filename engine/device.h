@@ -4,6 +4,7 @@
 #include <chrono>
 #include <functional>
 #include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -21,6 +22,14 @@ void execute(const Context& context, const Op& op) {
   run(context, op);
 }
 
+// An instruction that has just run, for those who watch a device. The operands still hold their values.
+struct Execution {
+  const char* instruction;
+  std::span<const NamedOperand> operands;
+  Work work;
+  double seconds;
+};
+
 class Device {
  public:
   // The CPU with `threads` OpenMP threads, 0 for as many as the process may use.
@@ -34,20 +43,22 @@ class Device {
 
   Device(Device&&) = delete;  // contexts point into the device
 
-  // Checks the instruction's operands, then executes it; profiled if the profiler is on. On a GPU the instruction is
-  // enqueued and may still be at work when this returns.
+  // Checks the instruction's operands, then executes it; profiled if the profiler is on, and shown to the observer. On
+  // a GPU the instruction is enqueued and may still be at work when this returns.
   template <class Op>
   void run(const Op& op) {
-    const bool listed = profiler_.mode() == Profiler::Mode::list;
+    const bool listed = observer_ || profiler_.mode() == Profiler::Mode::list;
     Check check(Op::name, listed, place());
     op.check(check);
-    if (profiler_.mode() == Profiler::Mode::off) return execute_here(op);
+    if (!is_watched()) return execute_here(op);
     synchronize();
     const auto begin = std::chrono::steady_clock::now();
     execute_here(op);
     synchronize();
     const std::chrono::duration<double> elapsed = std::chrono::steady_clock::now() - begin;
-    profiler_.add(Op::name, check.operands(), op.work(), elapsed.count());
+    if (profiler_.mode() != Profiler::Mode::off)
+      profiler_.add(Op::name, check.operands_text(), op.work(), elapsed.count());
+    if (observer_) observer_({Op::name, check.operands(), op.work(), elapsed.count()});
   }
 
   // Where the operands of instructions must lie.
@@ -70,7 +81,7 @@ class Device {
 
   // Runs instructions that recur, the same ones on the same memory with other values in it. On a GPU they are recorded
   // as a CUDA graph the second time and replayed from then on, which spares the launches; `body` must not copy from or
-  // to the host. With the profiler on they run one by one.
+  // to the host. With the profiler or an observer they run one by one.
   class Recurring {
    public:
     void forget() { *this = {}; }  // the instructions will be others
@@ -84,12 +95,17 @@ class Device {
   void run_recurring(Recurring& recurring, const std::function<void()>& body);
 
   Profiler& profiler() { return profiler_; }
+  // Called after each instruction, when it has run; it may copy() but not run(). Empty for nobody.
+  using Observer = std::function<void(const Execution&)>;
+  void set_observer(Observer observer) { observer_ = std::move(observer); }
   const CpuContext& cpu_context() const { return cpu_; }
   const CudaContext* cuda_context() const;  // null on the CPU
   std::string name() const;                 // "cpu", "cuda:0 NVIDIA GeForce RTX 3090"
 
  private:
   Device(int threads, std::shared_ptr<CudaDevice> cuda, bool executes = true);
+
+  bool is_watched() const { return observer_ || profiler_.mode() != Profiler::Mode::off; }
 
   template <class Op>
   void execute_here(const Op& op) {
@@ -105,6 +121,7 @@ class Device {
   std::shared_ptr<CudaDevice> cuda_;
   bool executes_;
   Profiler profiler_;
+  Observer observer_;
 };
 
 }  // namespace omni

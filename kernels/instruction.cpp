@@ -20,12 +20,25 @@ void Check::fail(const std::string& message) const {
   throw std::invalid_argument(std::string(instruction_) + ": " + message);
 }
 
-void Check::same_list(const char* names, std::span<const ConstView> views) {
+void Check::collect(const char* name, const Operand& view) {
+  for (const NamedOperand& operand : operands_)
+    if (operand.name == name) return;
+  operands_.push_back({name, view});
+}
+
+std::string Check::operands_text() const {
+  std::string out;
+  for (const NamedOperand& operand : operands_)
+    out += (out.empty() ? "" : ", ") + operand.name + " " + text(operand.view);
+  return out;
+}
+
+void Check::same_list(const char* names, std::span<const Operand> views) {
   bool equal = true;
-  for (const ConstView& view : views)
+  for (const Operand& view : views)
     equal = equal && view && view.dtype == views[0].dtype && view.shape == views[0].shape;
   bool reachable = true;
-  for (const ConstView& view : views) reachable = reachable && is_reachable(view);
+  for (const Operand& view : views) reachable = reachable && is_reachable(view);
   if (equal && reachable && !collect_) return;
   const std::vector<std::string> each = split_names(names);
   std::string found;

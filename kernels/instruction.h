@@ -32,6 +32,20 @@ struct Work {
   DType unit = DType::f32;
 };
 
+// An operand as check() sees it: an instruction holds what it may write as View, all else as ConstView.
+struct Operand : ConstView {
+  bool written = false;
+
+  Operand() = default;
+  Operand(const View& view) : ConstView(view), written(true) {}        // NOLINT: a view is an operand
+  Operand(const ConstView& view) : ConstView(view), written(false) {}  // NOLINT
+};
+
+struct NamedOperand {
+  std::string name;
+  Operand view;
+};
+
 // Verifies the operands of one instruction. Throws std::invalid_argument naming instruction and operand. It also
 // collects what it has seen, so that a trace can list the operands of each op.
 class Check {
@@ -43,29 +57,29 @@ class Check {
   // All views (names: "y, gate, up") have one shape and dtype. An absent one is an error.
   template <class... Views>
   void same(const char* names, const Views&... views) {
-    const ConstView all[] = {views...};
+    const Operand all[] = {views...};
     same_list(names, all);
   }
   // The view is there and has this dtype and shape.
-  void operand(const char* name, const ConstView& view, DType dtype, const Shape& shape) {
+  void operand(const char* name, const Operand& view, DType dtype, const Shape& shape) {
     list(name, view);
     if (!view) fail(std::string(name) + " is missing");
     if (view.dtype != dtype || !(view.shape == shape))
       fail(std::string(name) + " must be " + name_of(dtype) + " " + shape.text() + ", found " + text(view));
   }
   // As operand(), for a view that may be absent.
-  void optional(const char* name, const ConstView& view, DType dtype, const Shape& shape) {
+  void optional(const char* name, const Operand& view, DType dtype, const Shape& shape) {
     if (view) operand(name, view, dtype, shape);
   }
   // The view is there and has this rank.
-  void rank(const char* name, const ConstView& view, int rank) {
+  void rank(const char* name, const Operand& view, int rank) {
     list(name, view);
     if (!view) fail(std::string(name) + " is missing");
     if (view.shape.rank() != rank)
       fail(std::string(name) + " must have " + std::to_string(rank) + " dimensions, found " + text(view));
   }
   // The view is there, has this dtype, and seen as a matrix (dimensions before the last joined) this size.
-  void matrix(const char* name, const ConstView& view, DType dtype, std::int64_t rows, std::int64_t width) {
+  void matrix(const char* name, const Operand& view, DType dtype, std::int64_t rows, std::int64_t width) {
     list(name, view);
     if (!view || view.dtype != dtype || view.rows() != rows || view.width() != width)
       fail(std::string(name) + " must be " + name_of(dtype) + " with " + std::to_string(rows) + " rows of width " +
@@ -76,8 +90,9 @@ class Check {
     if (!holds) fail(std::string(expected));
   }
 
-  // The operands seen so far, "y f32 [2, 3], gate f32 [2, 3]"; empty unless asked to collect.
-  const std::string& operands() const { return operands_; }
+  // The operands seen so far, each once; empty unless asked to collect.
+  const std::vector<NamedOperand>& operands() const { return operands_; }
+  std::string operands_text() const;  // "y f32 [2, 3], gate f32 [2, 3]"
 
   static std::string text(const ConstView& view) {
     return view ? std::string(name_of(view.dtype)) + " " + view.shape.text() : std::string("nothing");
@@ -85,18 +100,19 @@ class Check {
 
  private:
   [[noreturn]] void fail(const std::string& message) const;
-  void same_list(const char* names, std::span<const ConstView> views);
+  void same_list(const char* names, std::span<const Operand> views);
   bool is_reachable(const ConstView& view) const { return view.place == place_ || view.place == Place::managed; }
-  void list(const char* name, const ConstView& view) {
+  void list(const char* name, const Operand& view) {
     if (view && !is_reachable(view))
       fail(std::string(name) + " must lie in " + name_of(place_) + " memory, found " + name_of(view.place));
-    if (collect_) operands_ += (operands_.empty() ? "" : ", ") + std::string(name) + " " + text(view);
+    if (collect_) collect(name, view);
   }
+  void collect(const char* name, const Operand& view);
 
   const char* instruction_;
   bool collect_;
   Place place_;
-  std::string operands_;
+  std::vector<NamedOperand> operands_;
 };
 
 // Where a CPU instruction runs: the number of OpenMP threads and their scratch memory.

@@ -1,6 +1,7 @@
 #include "models/forward_trace.h"
 
 #include <algorithm>
+#include <functional>
 #include <stdexcept>
 
 #include "models/text_loss.h"
@@ -11,9 +12,15 @@ namespace {
 // Copies what it is shown to the host, as f32.
 class Recorder {
  public:
-  Recorder(Device& device, std::vector<NamedTensor>& out) : device_(device), out_(out) {}
+  Recorder(Tape& tape, std::vector<NamedTensor>& out, StepRecorder* steps)
+      : device_(tape.device()), out_(out), steps_(steps) {
+    if (steps_) steps_->begin(tape);
+  }
+  ~Recorder() { finish(); }
+  Recorder(Recorder&&) = delete;
 
   void operator()(const std::string& name, const ConstView& value) const {
+    if (steps_) steps_->name_result(name, value);
     out_.push_back({name, OwnedTensor(DType::f32, value.shape)});
     std::vector<OwnedTensor> memory;
     copy_converted(device_.on_host(value, memory), out_.back().tensor);
@@ -26,13 +33,19 @@ class Recorder {
       out_.push_back({"aux_loss", OwnedTensor(DType::f32, {1})});
   }
   void gradients(ParameterStore& store) const {
+    finish();
     store.complete_gradients();
     for (const auto& [name, gradient] : store.named_gradients()) (*this)("grad." + name, gradient);
   }
 
  private:
+  void finish() const {
+    if (steps_) steps_->end();
+  }
+
   Device& device_;
   std::vector<NamedTensor>& out_;
+  StepRecorder* steps_;
 };
 
 // [8, batch, time, codes] -> [batch, 8, time, codes]
@@ -50,18 +63,18 @@ OwnedTensor by_sample(const OwnedTensor& by_codebook) {
 }  // namespace
 
 std::vector<NamedTensor> trace_forward(Device& device, ThinkerModel& model, const ConstView& input_ids,
-                                       const ConstView& labels, bool gradients) {
+                                       const ConstView& labels, bool gradients, StepRecorder* recorder) {
   if (gradients && !labels) throw std::invalid_argument("trace: gradients need labels");
   std::vector<NamedTensor> out;
-  const Recorder record(device, out);
   Tape tape(device);  // recording: the balancing loss exists in training only
+  const Recorder record(tape, out, recorder);
   if (!labels) {
-    const Thinker::Output forward = model.thinker(tape, tape.upload(input_ids), {}, 0, record);
+    const Thinker::Output forward = model.thinker(tape, tape.upload(input_ids), {}, 0, std::ref(record));
     record("text_logits", model.thinker.logits(tape, forward.hidden));
     return out;
   }
   model.store.forget_gradients();
-  const TextLoss loss = text_loss(tape, model.thinker, input_ids, labels, Padding::compute, record);
+  const TextLoss loss = text_loss(tape, model.thinker, input_ids, labels, Padding::compute, std::ref(record));
   record("loss", loss.loss);
   record("text_loss", loss.text_loss);
   record.aux_loss(loss.aux_loss);
@@ -71,20 +84,21 @@ std::vector<NamedTensor> trace_forward(Device& device, ThinkerModel& model, cons
   return out;
 }
 
-std::vector<NamedTensor> trace_omni(Device& device, OmniModel& model, const OmniBatch& batch, bool gradients) {
+std::vector<NamedTensor> trace_omni(Device& device, OmniModel& model, const OmniBatch& batch, bool gradients,
+                                    StepRecorder* recorder) {
   if (gradients && !batch.text_labels) throw std::invalid_argument("trace: gradients need labels");
   std::vector<NamedTensor> out;
-  const Recorder record(device, out);
   Tape tape(device);
+  const Recorder record(tape, out, recorder);
   model.store.forget_gradients();
   const OmniInputs inputs = upload_inputs(tape, model.config, batch, model.store.dtype());
   if (!batch.text_labels) {
-    const Omni::Output forward = model.omni(tape, inputs, record);
+    const Omni::Output forward = model.omni(tape, inputs, std::ref(record));
     record("text_logits", model.omni.text_logits(tape, forward.text_hidden));
     const Tensor logits = model.omni.audio_logits(tape, forward.audio_hidden, inputs);
     record("audio_logits", Tape::reshaped(logits, {kCodebooks, inputs.batch, inputs.time, logits.width()}));
   } else {
-    const OmniLoss loss = omni_loss(tape, model.omni, inputs, record);
+    const OmniLoss loss = omni_loss(tape, model.omni, inputs, std::ref(record));
     record("loss", loss.loss);
     record("text_loss", loss.text_loss);
     record("audio_loss", loss.audio_loss);

@@ -50,7 +50,7 @@ void add_groups(const CpuContext& cpu, T* y, const T* x, std::int64_t size, std:
 }
 
 // `many` holds the rows of `one` once per group.
-void check_groups(Check& that, const char* many_name, const ConstView& many, const char* one_name, const ConstView& one,
+void check_groups(Check& that, const char* many_name, const Operand& many, const char* one_name, const Operand& one,
                   std::int64_t groups) {
   that.same(one_name, one);
   that.that(groups > 0, "groups must be positive, found " + std::to_string(groups));

@@ -13,16 +13,18 @@ constexpr std::int64_t kMaxHeadDim = 128;
 // Whether check() can read the starts. In GPU memory they are the caller's responsibility.
 bool is_readable(const ConstView& starts) { return starts && starts.place != Place::cuda; }
 
-void check_shapes(Check& that, const ConstView& q, const ConstView& k, const ConstView& v, const ConstView& qkv,
-                  const ConstView& q_weight, const ConstView& k_weight, const ConstView& cosine, const ConstView& sine,
-                  const ConstView& starts) {
-  that.rank("q", q, 4);
-  that.rank("k", k, 4);
+// d: "", or "d" where q, k and v are the gradients.
+void check_shapes(Check& that, const std::string& d, const Operand& q, const Operand& k, const Operand& v,
+                  const ConstView& qkv, const ConstView& q_weight, const ConstView& k_weight, const ConstView& cosine,
+                  const ConstView& sine, const ConstView& starts) {
+  const std::string q_name = d + "q", k_name = d + "k", v_name = d + "v";
+  that.rank(q_name.c_str(), q, 4);
+  that.rank(k_name.c_str(), k, 4);
   const std::int64_t batch = q.shape[0], time = q.shape[1], heads = q.shape[2], head_dim = q.shape[3];
   const DType wide = wide_of(q.dtype);
   that.that(head_dim % 2 == 0 && head_dim <= kMaxHeadDim, "head_dim must be even and at most 128");
-  that.operand("k", k, q.dtype, {batch, k.shape[1], k.shape[2], head_dim});
-  that.operand("v", v, q.dtype, k.shape);
+  that.operand(k_name.c_str(), k, q.dtype, {batch, k.shape[1], k.shape[2], head_dim});
+  that.operand(v_name.c_str(), v, q.dtype, k.shape);
   that.operand("qkv", qkv, q.dtype, {batch, time, (heads + 2 * k.shape[2]) * head_dim});
   that.operand("q_weight", q_weight, wide, {head_dim});
   that.operand("k_weight", k_weight, wide, {head_dim});
@@ -158,7 +160,7 @@ void backward(const CpuContext& cpu, const QkNormRopeBackward& op) {
 }  // namespace
 
 void QkNormRope::check(Check& that) const {
-  check_shapes(that, q, k, v, qkv, q_weight, k_weight, cosine, sine, starts);
+  check_shapes(that, "", q, k, v, qkv, q_weight, k_weight, cosine, sine, starts);
   const std::int64_t time = q.shape[1], capacity = k.shape[1];
   if (!into_cache) return that.that(capacity == time, "k and v must have the time of q unless they are a cache");
   for (std::int64_t b = 0; b < q.shape[0]; ++b)
@@ -167,7 +169,7 @@ void QkNormRope::check(Check& that) const {
 }
 
 void QkNormRopeBackward::check(Check& that) const {
-  check_shapes(that, dq, dk, dv, qkv, q_weight, k_weight, cosine, sine, starts);
+  check_shapes(that, "d", dq, dk, dv, qkv, q_weight, k_weight, cosine, sine, starts);
   that.same("dqkv, qkv", dqkv, qkv);
   that.optional("dq_weight", dq_weight, q_weight.dtype, q_weight.shape);
   that.optional("dk_weight", dk_weight, k_weight.dtype, k_weight.shape);

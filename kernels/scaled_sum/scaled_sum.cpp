@@ -40,7 +40,7 @@ void write_sum(W* to, const double* sums, std::int64_t chunks, bool accumulate) 
   *to = static_cast<W>(sum);
 }
 
-void check_scale(Check& that, const char* name, const ConstView& scale, DType dtype) {
+void check_scale(Check& that, const char* name, const Operand& scale, DType dtype) {
   that.operand(name, scale, dtype, scale.shape);
   that.that(scale.count() == 1, std::string(name) + " must be one number, found " + Check::text(scale));
 }
