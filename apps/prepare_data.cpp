@@ -39,7 +39,7 @@ class ByteProgress {
 
   void show(std::uint64_t done) {
     const Clock::time_point now = Clock::now();
-    if (now - shown_ < std::chrono::milliseconds(terminal_ ? 200 : 5000)) return;
+    if (done == 0 || now - shown_ < std::chrono::milliseconds(terminal_ ? 200 : 5000)) return;
     shown_ = now;
     const double seconds = std::chrono::duration<double>(now - start_).count(),
                  speed = static_cast<double>(done) / seconds,
