@@ -27,8 +27,8 @@ constexpr const char* kFooter =
   KEY.speaker.npy     floats [192]: the speaker vector
   KEY.question.N.wav  the recorded N-th question (or .mp3, .flac, .ogg); KEY.question.N.npy: its states, floats [rows, 512]
   KEY.image.jpg       a picture (or .jpeg, .png, .webp);                 KEY.image.npy: its states, floats [64, 768]
-All but the first may be missing. `tar tf SHARD` shows them, and so makes one: tar --sort=name -cf SHARD -C FOLDER .
-scripts/parquet_to_shards.py makes shards from the parquet files of the original.
+All but the first may be missing. `tar tf SHARD` lists them; `tar --sort=name -cf SHARD -C FOLDER .` makes a shard of a
+folder, and scripts/parquet_to_shards.py makes shards of the original's parquet files.
 
 Exit code: 0 if all is well, 1 if there were errors; other codes: the command line is wrong.)";
 
@@ -39,7 +39,7 @@ class ByteProgress {
 
   void show(std::uint64_t done) {
     const Clock::time_point now = Clock::now();
-    if (now - shown_ < std::chrono::milliseconds(terminal_ ? 200 : 5000)) return;
+    if (done == 0 || now - shown_ < std::chrono::milliseconds(terminal_ ? 200 : 5000)) return;
     shown_ = now;
     const double seconds = std::chrono::duration<double>(now - start_).count(),
                  speed = static_cast<double>(done) / seconds,

@@ -161,10 +161,10 @@ bool ShardIndex::use(MappedFile file, const Header& expected) {
   std::memcpy(&header, bytes.data(), sizeof header);
   const std::span<const std::byte> words = bytes.subspan(sizeof header);
   if (header.own != header.checksum_of_this() || header.magic != kMagic || header.bytes != expected.bytes ||
-      header.changed != expected.changed || words.size() / sizeof(std::uint64_t) != header.count + 1 ||
-      words.size() % sizeof(std::uint64_t) != 0 || header.sum != checksum(words))
+      header.changed != expected.changed || words.empty() || words.size() % sizeof(std::uint64_t) != 0 ||
+      words.size() / sizeof(std::uint64_t) - 1 != header.count || header.sum != checksum(words))
     return false;
-  begins_ = {reinterpret_cast<const std::uint64_t*>(words.data()), header.count + 1};
+  begins_ = {reinterpret_cast<const std::uint64_t*>(words.data()), words.size() / sizeof(std::uint64_t)};
   hash_ = header.hash;
   file_ = std::move(file);
   return true;

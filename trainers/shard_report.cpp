@@ -48,7 +48,12 @@ class Reporter {
       report.bytes += fs::file_size(path);
       const ShardSet shard({path}, limits_);
       for (std::int64_t i = 0; i < shard.size(); ++i) {
-        read_sample(shard, i);
+        try {
+          read_sample(shard, i);
+        } catch (const std::runtime_error& error) {
+          ++report.bad_samples;
+          problem("error: ", error.what(), report.errors);
+        }
         // Samples are about equally long.
         events_.progress(before +
                          static_cast<std::uint64_t>(static_cast<double>(shard.bytes()) * static_cast<double>(i + 1) /

@@ -129,11 +129,12 @@ std::vector<ShardMember> ShardSet::members(std::int64_t sample, std::size_t reco
   while (tar.next()) {
     if (tar.is_folder()) continue;
     std::string name(split_member_name(tar.path()).field);
-    const bool whole = is_read_by_omni_row(name);
-    if (whole && tar.size() > kLargestMember)
+    const std::uint64_t wanted =
+        std::min<std::uint64_t>(tar.size(), is_read_by_omni_row(name) ? SIZE_MAX : recording_bytes);
+    if (wanted > kLargestMember)
       throw std::runtime_error(place.shard.path.string() + ": " + tar.path() + ": expected at most 1 GiB, found " +
                                std::to_string(tar.size()) + " bytes");
-    std::string bytes = tar.read(whole ? SIZE_MAX : recording_bytes);
+    std::string bytes = tar.read(wanted);
     out.push_back({std::move(name), std::move(bytes)});
   }
   return out;
