@@ -16,6 +16,7 @@
 #include "trainers/metrics.h"
 #include "trainers/plan.h"
 #include "trainers/run_folder.h"
+#include "trainers/run_log.h"
 #include "trainers/schedule.h"
 #include "trainers/step_losses.h"
 #include "trainers/stop_signal.h"
@@ -69,20 +70,20 @@ class Trainer {
   // Steps until the end or a signal; returns the signal.
   int run() {
     const StopSignal stop;
-    std::optional<MetricsFile> metrics;
-    if (ranks_.is_root()) metrics.emplace(recipe_.output / "metrics.jsonl", done_, header());
+    std::optional<RunLog> log;
+    if (ranks_.is_root()) log.emplace(recipe_.output, done_, header());
     Loader loader(task_.source(), schedule_.micro_batches_of(done_ + 1).first, schedule_.micro_batches,
                   recipe_.workers);
     while (done_ < schedule_.steps) {
       const StepMetrics step = train_step(loader);
       done_ = step.step;
-      if (metrics) metrics->write(step);
+      if (log) log->write(step);
       progress_.show(step);
       const bool last = done_ == schedule_.steps;
       const bool due = recipe_.save_interval > 0 && done_ % recipe_.save_interval == 0;
       const int signal = agreed_signal(stop);
-      if (metrics && last) export_model();
-      if (metrics && (last || due || signal != 0)) save(*metrics, last);
+      if (log && last) export_model();
+      if (log && (last || due || signal != 0)) save(*log, last);
       if (last || due || signal != 0) ranks_.barrier("checkpoint");
       if (!last && signal != 0) {
         progress_.end_line();
@@ -177,8 +178,8 @@ class Trainer {
                              ". The step was not applied; checkpoints are as they were. Samples: " + samples);
   }
 
-  void save(MetricsFile& metrics, bool finished) {
-    metrics.flush();
+  void save(RunLog& log, bool finished) {
+    log.flush();
     try {
       save_checkpoint(recipe_.output, task_.store(), optimizer_, {done_, finished, identity_}, task_.tokenizer(),
                       [&](const fs::path& folder) { task_.save(folder, DType::f32); });
