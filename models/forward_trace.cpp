@@ -95,7 +95,7 @@ std::vector<NamedTensor> trace_omni(Device& device, OmniModel& model, const Omni
   if (!batch.text_labels) {
     const Omni::Output forward = model.omni(tape, inputs, std::ref(record));
     record("text_logits", model.omni.text_logits(tape, forward.text_hidden));
-    const Tensor logits = model.omni.audio_logits(tape, forward.audio_hidden, inputs);
+    const Tensor logits = model.omni.audio_logits(tape, forward.audio_hidden, inputs.maps);
     record("audio_logits", Tape::reshaped(logits, {kCodebooks, inputs.batch, inputs.time, logits.width()}));
   } else {
     const OmniLoss loss = omni_loss(tape, model.omni, inputs, std::ref(record));

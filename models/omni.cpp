@@ -2,6 +2,7 @@
 
 #include "autograd/ops/cross_entropy.h"
 #include "autograd/ops/elementwise.h"
+#include "autograd/ops/gather_rows.h"
 #include "autograd/ops/groups.h"
 #include "autograd/ops/select_rows.h"
 #include "kernels/matmul/matmul.h"
@@ -17,7 +18,8 @@ Omni::Omni(const Scope& scope, const OmniConfig& config)
 
 Omni::Output Omni::operator()(Tape& tape, const OmniInputs& inputs, const Observer& observer,
                               const OmniCaches& caches) {
-  Thinker::Extras extras{.inject = {}, .bridge_layer = config_.bridge_layer};
+  Thinker::Extras extras{
+      .inject = {}, .bridge_layer = config_.bridge_layer, .upper = inputs.upper, .upper_time = inputs.upper_time};
   extras.inject = [&](const Tensor& embedded) {
     Tensor out = embedded;
     if (inputs.audio_states) out = select_rows(tape, out, audio_proj_(tape, inputs.audio_states), inputs.audio_source);
@@ -29,7 +31,7 @@ Omni::Output Omni::operator()(Tape& tape, const OmniInputs& inputs, const Observ
   const TalkerInput talker_input{.bridge = text.bridge,
                                  .codes = inputs.codes,
                                  .codes_in_tables = inputs.codes_in_tables,
-                                 .codebook_starts = inputs.codebook_starts,
+                                 .codebook_starts = inputs.maps.starts,
                                  .speaker = inputs.speaker,
                                  .speaker_source = inputs.speaker_source};
   const Thinker::Output audio = talker_(tape, talker_input, caches.talker, caches.positions, observer);
@@ -38,9 +40,8 @@ Omni::Output Omni::operator()(Tape& tape, const OmniInputs& inputs, const Observ
   return out;
 }
 
-Tensor Omni::audio_logits(Tape& tape, const Tensor& audio_hidden, const OmniInputs& inputs) const {
-  return talker_.logits(tape, Tape::reshaped(audio_hidden, {audio_hidden.rows(), audio_hidden.width()}),
-                        inputs.codebook_starts, inputs.by_codebook, inputs.by_position);
+Tensor Omni::audio_logits(Tape& tape, const Tensor& audio_hidden, const CodebookMaps& maps) const {
+  return talker_.logits(tape, Tape::reshaped(audio_hidden, {audio_hidden.rows(), audio_hidden.width()}), maps);
 }
 
 std::vector<const Parameter*> Omni::milestones() const {
@@ -49,22 +50,32 @@ std::vector<const Parameter*> Omni::milestones() const {
   return out;
 }
 
+namespace {
+
+// The rows of hidden [batch, time, width] that a head looks at.
+Tensor picked(Tape& tape, const Tensor& hidden, const PickedRows& rows) {
+  const Tensor all = Tape::reshaped(hidden, {hidden.rows(), hidden.width()});
+  return rows.source ? gather_rows(tape, all, rows.source, rows.inverse) : all;
+}
+
+}  // namespace
+
 OmniLoss omni_loss(Tape& tape, Omni& omni, const OmniInputs& inputs, const Observer& observer) {
   const Omni::Output out = omni(tape, inputs, observer);
-  const Tensor text_logits =
-      omni.text_logits(tape, Tape::reshaped(out.text_hidden, {out.text_hidden.rows(), out.text_hidden.width()}));
-  if (observer) observer("text_logits", Tape::reshaped(text_logits, {inputs.batch, inputs.time, text_logits.width()}));
-  const Tensor audio_logits = omni.audio_logits(tape, out.audio_hidden, inputs);
-  if (observer)
+  const Tensor text_logits = omni.text_logits(tape, picked(tape, out.text_hidden, inputs.text_rows));
+  const Tensor audio_logits =
+      omni.audio_logits(tape, picked(tape, out.audio_hidden, inputs.audio_rows), inputs.head_maps);
+  if (observer && !inputs.text_rows.source) {
+    observer("text_logits", Tape::reshaped(text_logits, {inputs.batch, inputs.time, text_logits.width()}));
     observer("audio_logits",
              Tape::reshaped(audio_logits, {kCodebooks, inputs.batch, inputs.time, audio_logits.width()}));
+  }
   OmniLoss loss;
-  const std::int64_t rows = text_logits.rows();
   View hits, text_hits, audio_hits;
   if (inputs.hit_kinds) {
-    hits = tape.constant(inputs.hit_kinds.dtype, {(1 + kCodebooks) * rows});
-    text_hits = slice(hits, 0, {rows});
-    audio_hits = slice(hits, rows, {kCodebooks * rows});
+    hits = tape.constant(inputs.hit_kinds.dtype, {text_logits.rows() + audio_logits.rows()});
+    text_hits = slice(hits, 0, {text_logits.rows()});
+    audio_hits = slice(hits, text_logits.rows(), {audio_logits.rows()});
   }
   loss.text_loss = cross_entropy(tape, text_logits, inputs.text_targets, inputs.text_weights, 1, text_hits);
   loss.codebook_losses =

@@ -24,9 +24,9 @@ class Omni {
   // follow the cached positions.
   Output operator()(Tape& tape, const OmniInputs& inputs, const Observer& observer = {}, const OmniCaches& caches = {});
 
-  // [batch * time, vocab_size], and [8 * batch * time, audio_vocab_size] codebook by codebook.
+  // Of any positions: [rows, vocab_size], and [8 * rows, audio_vocab_size] codebook by codebook.
   Tensor text_logits(Tape& tape, const Tensor& text_hidden) { return thinker_.logits(tape, text_hidden); }
-  Tensor audio_logits(Tape& tape, const Tensor& audio_hidden, const OmniInputs& inputs) const;
+  Tensor audio_logits(Tape& tape, const Tensor& audio_hidden, const CodebookMaps& maps) const;
 
   Parameter& text_head_weight() { return thinker_.head_weight(); }
   const OmniConfig& config() const { return config_; }

@@ -5,13 +5,12 @@
 #include <vector>
 
 #include "autograd/ops/elementwise.h"
-#include "models/integer_block.h"
+#include "models/omni_targets.h"
 
 namespace omni {
 namespace {
 
 constexpr std::int64_t kIgnored = -100;
-constexpr double kStopWeight = 10;
 
 void require(bool holds, const char* name, const std::string& expected, const ConstView& found) {
   if (!holds)
@@ -49,11 +48,12 @@ class Builder {
   Builder(const OmniConfig& config, const OmniBatch& batch, const UploadOptions& options)
       : config_(config),
         batch_(batch),
-        options_(options),
-        count_(batch.input_ids.shape[0]),
-        time_(batch.input_ids.shape[2]),
-        rows_(count_ * time_),
-        block_(rows_ * (1 + 4 * kCodebooks + 3 + (batch.text_labels ? 1 + kCodebooks : 0)) + kCodebooks + 1) {}
+        samples_(batch.input_ids.shape[0]),
+        all_columns_(batch.input_ids.shape[2]),
+        targets_(config, batch, options),
+        time_(targets_.columns()),
+        rows_(samples_ * time_),
+        block_(rows_ * (4 + 4 * kCodebooks) + kCodebooks + 1 + targets_.integers()) {}
 
   OmniInputs build(Tape& tape, DType dtype) {
     const std::int64_t* text = take_text();
@@ -63,32 +63,21 @@ class Builder {
     write_codebook_maps(rows_, starts, by_codebook, by_position);
     const std::int64_t* audio_source = take_source(text, config_.audio_placeholder_id, batch_.audio_states, true);
     const std::int64_t* image_source = take_source(text, config_.image_placeholder_id, batch_.image_states, false);
-    OmniInputs out;
-    out.batch = count_;
-    out.time = time_;
-    const auto [text_targets, audio_targets] = take_targets(out);
+    targets_.take(block_);
     block_.upload(tape);
 
-    out.text_ids = block_.on_device(text, {count_, time_});
+    OmniInputs out;
+    out.batch = samples_;
+    out.time = time_;
+    out.text_ids = block_.on_device(text, {samples_, time_});
     out.codes = block_.on_device(codes, {rows_ * kCodebooks});
     out.codes_in_tables = block_.on_device(in_tables, {kCodebooks * rows_});
-    out.codebook_starts = block_.on_device(starts, {kCodebooks + 1});
-    out.by_codebook = block_.on_device(by_codebook, {kCodebooks * rows_});
-    out.by_position = block_.on_device(by_position, {kCodebooks * rows_});
+    out.maps = {block_.on_device(starts, {kCodebooks + 1}), block_.on_device(by_codebook, {kCodebooks * rows_}),
+                block_.on_device(by_position, {kCodebooks * rows_})};
     out.audio_source = block_.on_device(audio_source, {rows_});
     out.image_source = block_.on_device(image_source, {rows_});
     out.speaker_source = block_.on_device(speaker_source, {rows_});
-    if (text_targets) {
-      out.text_targets = block_.on_device(text_targets, {rows_});
-      out.audio_targets = block_.on_device(audio_targets, {kCodebooks * rows_});
-      out.audio_weights = floats(tape, weights_, {kCodebooks * rows_}, wide_of(dtype));
-      if (options_.shares.text != 1)
-        out.text_weights =
-            floats(tape, std::vector<float>(static_cast<std::size_t>(rows_), static_cast<float>(options_.shares.text)),
-                   {rows_}, wide_of(dtype));
-      if (options_.count_hits)
-        out.hit_kinds = floats(tape, hit_kinds(audio_targets), {3, (1 + kCodebooks) * rows_}, wide_of(dtype));
-    }
+    targets_.write(out, block_, tape, dtype);
     out.audio_states = states(tape, batch_.audio_states, dtype);
     out.image_states = states(tape, batch_.image_states, dtype);
     out.speaker = states(tape, batch_.spk_emb, dtype);
@@ -97,12 +86,12 @@ class Builder {
 
  private:
   const std::int64_t* ids_of(std::int64_t b, std::int64_t row) const {
-    return batch_.input_ids.as<std::int64_t>() + (b * (kCodebooks + 1) + row) * time_;
+    return batch_.input_ids.as<std::int64_t>() + (b * (kCodebooks + 1) + row) * all_columns_;
   }
 
   std::int64_t* take_text() {
     std::int64_t* text = block_.take(rows_);
-    for (std::int64_t b = 0; b < count_; ++b) std::copy_n(ids_of(b, kCodebooks), time_, text + b * time_);
+    for (std::int64_t b = 0; b < samples_; ++b) std::copy_n(ids_of(b, kCodebooks), time_, text + b * time_);
     return text;
   }
 
@@ -111,7 +100,7 @@ class Builder {
   };
   Codes take_codes() {
     const Codes out{block_.take(rows_ * kCodebooks), block_.take(kCodebooks * rows_), block_.take(rows_)};
-    for (std::int64_t b = 0; b < count_; ++b)
+    for (std::int64_t b = 0; b < samples_; ++b)
       for (std::int64_t t = 0; t < time_; ++t) {
         const std::int64_t r = b * time_ + t;
         for (std::int64_t c = 0; c < kCodebooks; ++c) {
@@ -132,49 +121,12 @@ class Builder {
                             bool has_lengths) {
     std::int64_t* source = block_.take(rows_);
     const std::int64_t state_rows = states ? states.shape[1] : 0;
-    fill_source(source, text, count_, time_, placeholder, state_rows, [&](std::int64_t b) {
+    fill_source(source, text, samples_, time_, placeholder, state_rows, [&](std::int64_t b) {
       if (!has_lengths || !states) return state_rows;
       const std::int64_t length = batch_.audio_lens.as<std::int64_t>()[b];
       return length <= 0 ? std::int64_t{0} : std::min(length, state_rows);
     });
     return source;
-  }
-
-  std::pair<std::int64_t*, std::int64_t*> take_targets(OmniInputs& out) {
-    if (!batch_.text_labels) return {nullptr, nullptr};
-    std::int64_t *text = block_.take(rows_), *audio = block_.take(kCodebooks * rows_);
-    std::copy_n(batch_.text_labels.as<std::int64_t>(), rows_, text);
-    weights_.resize(static_cast<std::size_t>(kCodebooks * rows_));
-    for (std::int64_t b = 0; b < count_; ++b)
-      for (std::int64_t c = 0; c < kCodebooks; ++c) {
-        const std::int64_t* labels = batch_.audio_labels.as<std::int64_t>() + (b * kCodebooks + c) * time_;
-        for (std::int64_t t = 0; t < time_; ++t) {
-          const std::int64_t at = c * rows_ + b * time_ + t;
-          audio[at] = labels[t];
-          const double weight = labels[t] == config_.audio_stop_token ? kStopWeight : 1;
-          weights_[static_cast<std::size_t>(at)] =
-              static_cast<float>(weight * options_.shares.audio[static_cast<std::size_t>(c)]);
-        }
-      }
-    const auto counts = [](std::int64_t label) { return label != kIgnored; };
-    out.text_labelled = std::count_if(text, text + rows_, counts);
-    out.audio_labelled = std::count_if(audio, audio + kCodebooks * rows_, counts);
-    return {text, audio};
-  }
-
-  std::vector<float> hit_kinds(const std::int64_t* audio_targets) const {
-    const auto rows = static_cast<std::size_t>(rows_), all = rows * (1 + kCodebooks);
-    std::vector<float> kinds(3 * all, 0);
-    std::fill_n(kinds.begin(), rows, 1.f);
-    std::fill(kinds.begin() + static_cast<std::ptrdiff_t>(all + rows),
-              kinds.begin() + static_cast<std::ptrdiff_t>(2 * all), 1.f);
-    for (std::size_t i = 0; i < all - rows; ++i)
-      kinds[2 * all + rows + i] = audio_targets[i] == config_.audio_stop_token;
-    return kinds;
-  }
-
-  static Tensor floats(Tape& tape, const std::vector<float>& values, const Shape& shape, DType dtype) {
-    return cast(tape, tape.upload(view_of(values.data(), shape)), dtype);
   }
 
   // [batch, rows, width] as [batch * rows, width] in the dtype of the activations.
@@ -188,10 +140,10 @@ class Builder {
 
   const OmniConfig& config_;
   const OmniBatch& batch_;
-  const UploadOptions& options_;
-  std::int64_t count_, time_, rows_;
+  std::int64_t samples_, all_columns_;
+  OmniTargets targets_;
+  std::int64_t time_, rows_;
   IntegerBlock block_;
-  std::vector<float> weights_;
 };
 
 }  // namespace

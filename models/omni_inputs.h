@@ -7,6 +7,7 @@
 #include "autograd/tape.h"
 #include "engine/safetensors.h"
 #include "models/omni_config.h"
+#include "models/padding.h"
 #include "models/talker.h"
 
 namespace omni {
@@ -31,18 +32,21 @@ OmniBatch read_omni_batch(const SafetensorsFile& file, std::optional<std::int64_
 // All of it on the device, and the maps that the model's ops follow. rows = batch * time.
 struct OmniInputs {
   std::int64_t batch = 0, time = 0;
-  Tensor text_ids;                             // i64 [batch, time]
+  Tensor text_ids;                             // i64 [batch, time]; `time` without columns that no label sees
   Tensor codes, codes_in_tables;               // i64 [rows * 8], [8 * rows] (models/talker.h)
-  Tensor codebook_starts;                      // i64 [9]
-  Tensor by_codebook, by_position;             // i64 [8 * rows]: row r * 8 + i goes to i * rows + r, and back
+  CodebookMaps maps;                           // of all positions; where labels are, only its starts
   Tensor audio_states, image_states, speaker;  // [batch * rows, width], [batch, width]; absent if not given
-  Tensor audio_source, image_source;   // i64 [rows]: which of those rows takes the place of a placeholder, or -1
-  Tensor speaker_source;               // i64 [rows]: whose vector stands where codebook 0 holds the speaker code
-  Tensor text_targets, audio_targets;  // i64 [rows], [8 * rows] codebook by codebook; absent without labels
-  Tensor audio_weights;                // f32 [8 * rows]: 10 where the target is the stop code, else 1; times a share
-  Tensor text_weights;                 // f32 [rows]; absent if all are 1
-  Tensor hit_kinds;                    // f32 [3, 9 * rows]: 1 for text, codes, stop codes; absent if not asked for
-  std::int64_t text_labelled = 0, audio_labelled = 0;
+  Tensor audio_source, image_source;  // i64 [rows]: which of those rows takes the place of a placeholder, or -1
+  Tensor speaker_source;              // i64 [rows]: whose vector stands where codebook 0 holds the speaker code
+  PickedRows upper;                   // positions that the Thinker's blocks behind the bridge go on with,
+  std::int64_t upper_time = 0;        // so many of each sample; 0: all
+  // With labels only; t and a positions are looked at by the heads.
+  PickedRows text_rows, audio_rows;    // which; all if absent
+  CodebookMaps head_maps;              // of a positions
+  Tensor text_targets, audio_targets;  // i64 [t], [8 * a] codebook by codebook
+  Tensor audio_weights;                // f32 [8 * a]: 10 where the target is the stop code, else 1; times a share
+  Tensor text_weights;                 // f32 [t]; absent if all are 1
+  Tensor hit_kinds;                    // f32 [3, t + 8 * a]: 1 for text, codes, stop codes; absent if not asked for
 };
 
 // Throws std::invalid_argument naming the operand that does not fit. With `content`, also for an id, a code or a label
@@ -64,10 +68,10 @@ struct LossShares {
 struct UploadOptions {
   LossShares shares;
   bool count_hits = false;  // also say how many targets are the largest logits
+  Padding padding = Padding::compute;
 };
 
-// The maps between positions and codebooks, which depend on the number of positions alone: starts [9], by_codebook and
-// by_position [8 * rows] as in OmniInputs.
+// What CodebookMaps holds, for `rows` positions.
 void write_codebook_maps(std::int64_t rows, std::int64_t* starts, std::int64_t* by_codebook, std::int64_t* by_position);
 
 // Audio: of each sample the first max(1, min(length, rows)) states go into the first run of placeholders, as many as

@@ -124,9 +124,9 @@ OmniInputs OmniSequences::step_inputs() const {
   out.text_ids = input(layout_.text, {rows_, 1});
   out.codes = input(layout_.codes, {kCodebooks * rows_});
   out.codes_in_tables = input(layout_.codes_in_tables, {kCodebooks * rows_});
-  out.codebook_starts = input(layout_.codebook_starts, {kCodebooks + 1});
-  out.by_codebook = input(layout_.by_codebook, {kCodebooks * rows_});
-  out.by_position = input(layout_.by_position, {kCodebooks * rows_});
+  out.maps.starts = input(layout_.codebook_starts, {kCodebooks + 1});
+  out.maps.by_codebook = input(layout_.by_codebook, {kCodebooks * rows_});
+  out.maps.by_position = input(layout_.by_position, {kCodebooks * rows_});
   out.speaker = speakers_.view();
   out.speaker_source = input(layout_.speaker_source, {rows_});
   return out;
@@ -177,8 +177,8 @@ OmniSequences::Logits OmniSequences::logits() {
   tape_.device().run_recurring(heads_, [&] {
     tape_.reset();
     tape_.run(Matmul{.c = text_logits_, .a = text_hidden_, .b = model_.omni.text_head_weight(), .transpose_b = true});
-    tape_.run(
-        Copy{.y = audio_logits_, .x = model_.omni.audio_logits(tape_, Tensor(audio_hidden_.view()), step_inputs())});
+    tape_.run(Copy{.y = audio_logits_,
+                   .x = model_.omni.audio_logits(tape_, Tensor(audio_hidden_.view()), step_inputs().maps)});
   });
   return {text_logits_, audio_logits_};
 }

@@ -92,14 +92,13 @@ Thinker::Output Talker::operator()(Tape& tape, const TalkerInput& input, const s
   return out;
 }
 
-Tensor Talker::logits(Tape& tape, const Tensor& hidden, const Tensor& codebook_starts, const Tensor& by_codebook,
-                      const Tensor& by_position) const {
+Tensor Talker::logits(Tape& tape, const Tensor& hidden, const CodebookMaps& maps) const {
   const Tensor low_rank = gelu(tape, linear(tape, hidden, head_down_));  // [rows, 8 * rank]
   const Tensor sorted =
       gather_rows(tape, Tape::reshaped(low_rank, {hidden.rows() * kCodebooks, low_rank.width() / kCodebooks}),
-                  by_codebook, by_position);
+                  maps.by_codebook, maps.by_position);
   Routing routing;
-  routing.offset = codebook_starts;
+  routing.offset = maps.starts;
   const Tensor own = grouped_linear(tape, sorted, head_up_, routing);  // [8 * rows, audio_vocab_size]
   return add_groups(tape, own, linear(tape, hidden, head_base_));
 }

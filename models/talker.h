@@ -22,6 +22,12 @@ struct TalkerInput {
   Tensor speaker_source;   // i64 [rows]: whose speaker vector stands here instead of codes, or -1
 };
 
+// The maps between positions and codebooks, which depend on the number of positions alone.
+struct CodebookMaps {
+  Tensor starts;                    // i64 [9]: 0, rows, 2 rows, ... 8 rows
+  Tensor by_codebook, by_position;  // i64 [8 * rows]: row r * 8 + i goes to i * rows + r, and back
+};
+
 // Names in a checkpoint: text_scale, audio_scale, layers.{i}.*, norm.weight, lm_head.*, embed_tokens.*, codec_proj.*,
 // embed_proj.*, spk_proj.weight.
 class Talker {
@@ -35,9 +41,7 @@ class Talker {
 
   // hidden [rows, talker_hidden] -> logits [8 * rows, audio_vocab_size], codebook by codebook:
   //   logits_i = base(x) + up_i(gelu(down_i(x)))
-  // by_codebook i64 [8 * rows] and its inverse: where row r * 8 + i of the adapters goes, i * rows + r.
-  Tensor logits(Tape& tape, const Tensor& hidden, const Tensor& codebook_starts, const Tensor& by_codebook,
-                const Tensor& by_position) const;
+  Tensor logits(Tape& tape, const Tensor& hidden, const CodebookMaps& maps) const;
 
   std::vector<const Parameter*> milestones() const;
 

@@ -12,10 +12,6 @@ namespace omni {
 namespace {
 
 constexpr std::int64_t kIgnored = -100;
-// Sizes are rounded up to these units, so that a run meets few different matrix shapes.
-constexpr std::int64_t kColumnUnit = 8, kRowUnit = 64;
-
-std::int64_t round_up(std::int64_t value, std::int64_t unit) { return (value + unit - 1) / unit * unit; }
 
 // Columns [0, columns) of a [batch, time] matrix of ids.
 std::int64_t* first_columns(IntegerBlock& inputs, const ConstView& ids, std::int64_t columns) {

@@ -2,6 +2,7 @@
 
 #include "autograd/ops/elementwise.h"
 #include "autograd/ops/embedding.h"
+#include "autograd/ops/gather_rows.h"
 #include "autograd/ops/linear.h"
 #include "autograd/ops/norm.h"
 
@@ -34,10 +35,18 @@ Thinker::Output Thinker::operator()(Tape& tape, const ConstView& ids, const std:
   Output out;
   for (std::size_t i = 0; i < layers_.size(); ++i) {
     tape.milestone(layers_[i].first_parameter());
+    if (extras.upper_time > 0 && extras.bridge_layer == static_cast<std::int64_t>(i) - 1) {
+      // The bridge goes on in full to the Talker, so it is not left to the next block to add it up.
+      out.bridge = residual.branch ? add(tape, residual.stream, residual.branch) : residual.stream;
+      const Tensor rows = Tape::reshaped(out.bridge, {out.bridge.rows(), out.bridge.width()});
+      residual = {Tape::reshaped(gather_rows(tape, rows, extras.upper.source, extras.upper.inverse),
+                                 {ids.shape[0], extras.upper_time, config_.hidden_size}),
+                  {}};
+    }
     const auto [x, y, aux_loss] = layers_[i](tape, residual, angles, caches.empty() ? nullptr : &caches[i]);
     // The output of a block exists as one tensor when the next one has begun.
     if (observer && i > 0) observer("thinker.layers." + std::to_string(i - 1), x);
-    if (extras.bridge_layer == static_cast<std::int64_t>(i) - 1) out.bridge = x;
+    if (extras.bridge_layer == static_cast<std::int64_t>(i) - 1 && extras.upper_time == 0) out.bridge = x;
     if (aux_loss) out.aux_loss = out.aux_loss ? add(tape, out.aux_loss, aux_loss) : aux_loss;
     residual = y;
   }

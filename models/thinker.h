@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "models/minimind_block.h"
+#include "models/padding.h"
 #include "models/rope.h"
 
 namespace omni {
@@ -16,6 +17,15 @@ namespace omni {
 // "thinker.layers.N", "text_logits".
 using Observer = std::function<void(const std::string&, const ConstView&)>;
 
+// What the omni model adds to a pass.
+struct ThinkerExtras {
+  std::function<Tensor(const Tensor&)> inject;  // writes features over embedded placeholders, [batch * time, hidden]
+  std::optional<std::int64_t> bridge_layer;     // -1: the embeddings after injection
+  // What the blocks behind the bridge go on with: the first upper_time positions of each row. 0: all.
+  PickedRows upper;
+  std::int64_t upper_time = 0;
+};
+
 // Names in a checkpoint: model.embed_tokens.weight, model.layers.{i}.*, model.norm.weight, and lm_head.weight where it
 // is not tied to the embedding.
 class Thinker {
@@ -23,15 +33,11 @@ class Thinker {
   Thinker(const Scope& scope, const ThinkerConfig& config);
 
   struct Output {
-    Tensor hidden;    // [batch, time, hidden], after the final norm
+    Tensor hidden;    // [batch, time or upper_time, hidden], after the final norm
     Tensor aux_loss;  // [1], the sum of the balancing losses; absent without experts
     Tensor bridge;    // [batch, time, hidden], the residual stream after the block that Extras names
   };
-  // What the omni model adds to a pass.
-  struct Extras {
-    std::function<Tensor(const Tensor&)> inject;  // writes features over embedded placeholders, [batch * time, hidden]
-    std::optional<std::int64_t> bridge_layer;     // -1: the embeddings after injection
-  };
+  using Extras = ThinkerExtras;
   // ids i64 [batch, time] in the device's memory. `caches` holds one cache per layer, or none; with caches, ids follow
   // the cached positions and `positions` is the largest position of the batch plus one.
   Output operator()(Tape& tape, const ConstView& ids, const std::vector<KeyValueCache>& caches = {},

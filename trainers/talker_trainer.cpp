@@ -137,7 +137,7 @@ TrainingTask::Pass TalkerTask::forward(Tape& tape, const Batch& batch, std::int6
     return labels == 0 ? 1 : static_cast<double>(labels) / totals.labelled[kind] / weight;
   };
   const LabelCounts counts = count_labels(part);
-  UploadOptions options{.shares = {}, .count_hits = true};
+  UploadOptions options{.shares = {}, .count_hits = true, .padding = Padding::skip};
   options.shares.text = share(counts.text, 0);
   for (std::size_t q = 0; q < counts.audio.size(); ++q) options.shares.audio[q] = share(counts.audio[q], q + 1);
   const OmniInputs inputs = upload_inputs(tape, config_, part, model_->store.dtype(), options);
