@@ -10,7 +10,10 @@
 #include <string>
 #include <vector>
 
+#include "trainers/batches.h"
 #include "trainers/metrics.h"
+#include "trainers/omni_batches.h"
+#include "trainers/sample_table.h"
 #include "trainers/shard_report.h"
 #include "trainers/shards.h"
 
@@ -96,6 +99,55 @@ int validate(const ValidateOptions& options) {
   return report.errors == 0 ? 0 : 1;
 }
 
+struct PeekOptions {
+  std::string path, tokenizer, config;
+  std::int64_t sample = 0, epoch = 0;
+  TalkerRecipe recipe;
+
+  CLI::App* add_to(CLI::App& app) {
+    CLI::App* command =
+        app.add_subcommand("peek", "Print a sample as training reads it: what was drawn, and the nine streams");
+    command->add_option("shard", path, "A shard, or a folder with *.tar in it")->required();
+    command->add_option("sample,--sample", sample, "Its number, from 0")->capture_default_str();
+    command->add_option("--tokenizer", tokenizer, "Folder of tokenizer.json")->required();
+    command->add_option("--config", config, "config.json of the model; without it the original's");
+    command->add_option("--max-seq-len", recipe.max_seq_len, "As in the recipe")
+        ->capture_default_str()
+        ->check(CLI::Range(4, 1 << 20));
+    command->add_option("--seed", recipe.seed, "As in the recipe")->capture_default_str();
+    command->add_option("--epoch", epoch, "From 0; each draws anew")
+        ->capture_default_str()
+        ->check(CLI::Range(0, 1 << 20));
+    command->add_option("--scheduled-sampling", recipe.scheduled_sampling, "As in the recipe")
+        ->capture_default_str()
+        ->check(CLI::Range(0., 1.));
+    return command;
+  }
+};
+
+int peek(const PeekOptions& options) {
+  const OmniConfig config = options.config.empty() ? OmniConfig{} : load_omni_config(options.config);
+  const auto tokenizer =
+      std::make_shared<const Tokenizer>(load_tokenizer(options.tokenizer, config.thinker.vocab_size));
+  const auto shards = std::make_shared<const ShardSet>(std::vector<fs::path>{options.path}, limits_of(config));
+  if (options.sample < 0 || options.sample >= shards->size())
+    throw std::runtime_error(options.path + ": sample: expected a number from 0 to " +
+                             std::to_string(shards->size() - 1) + ", found " + std::to_string(options.sample));
+  TalkerRecipe plain_recipe = options.recipe;
+  plain_recipe.scheduled_sampling = 0;
+  const ShardBatches batches(shards, tokenizer, config, options.recipe),
+      plain_batches(shards, tokenizer, config, plain_recipe);
+  const OmniRow row = shards->read(options.sample);
+  const OmniSample sample = batches.sample(row, options.sample, options.epoch),
+                   plain = plain_batches.sample(row, options.sample, options.epoch);
+  std::cout << shards->place(options.sample) << " (sample " << options.sample << " of " << shards->size() << ", epoch "
+            << options.epoch << ", seed " << options.recipe.seed << ")\n"
+            << sample_summary(row, batches.decisions(row, options.sample, options.epoch), sample, config)
+            << "\ninputs, then labels; P pad code, X stop code, S speaker, . no label, * by scheduled sampling\n"
+            << sample_table(sample, plain, config, *tokenizer) << std::flush;
+  return 0;
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -103,14 +155,18 @@ int main(int argc, char** argv) {
       "Looks after the shards that the omni stages train on.\n\n"
       "Examples:\n"
       "  prepare_data validate data/shards\n"
-      "  prepare_data validate a.tar b.tar > problems.txt");
+      "  prepare_data validate a.tar b.tar > problems.txt\n"
+      "  prepare_data peek a.tar 7 --tokenizer assets/tokenizer --max-seq-len 640");
   app.footer(kFooter);
   app.require_subcommand(1);
   ValidateOptions validate_options;
   validate_options.add_to(app);
+  PeekOptions peek_options;
+  peek_options.recipe.max_seq_len = 512;
+  const CLI::App* peek_command = peek_options.add_to(app);
   CLI11_PARSE(app, argc, argv);
   try {
-    return validate(validate_options);  // further subcommands: one struct of options and one function each
+    return peek_command->parsed() ? peek(peek_options) : validate(validate_options);
   } catch (const std::exception& error) {
     std::cerr << "prepare_data: " << error.what() << '\n';
     return 1;

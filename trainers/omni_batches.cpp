@@ -106,8 +106,17 @@ ShardBatches::ShardBatches(std::shared_ptr<const ShardSet> shards, std::shared_p
       scheduled_sampling_(recipe.scheduled_sampling),
       order_(shards_->size(), recipe.batch_size, recipe.seed) {}
 
+Philox ShardBatches::random_of(std::int64_t number, std::int64_t epoch) const {
+  return {seed_, RandomStream::augmentation, static_cast<std::uint64_t>(epoch * shards_->size() + number)};
+}
+
+OmniDecisions ShardBatches::decisions(const OmniRow& row, std::int64_t number, std::int64_t epoch) const {
+  Philox random = random_of(number, epoch);
+  return draw_omni_decisions(random, row);
+}
+
 OmniSample ShardBatches::sample(const OmniRow& row, std::int64_t number, std::int64_t epoch) const {
-  Philox random(seed_, RandomStream::augmentation, static_cast<std::uint64_t>(epoch * shards_->size() + number));
+  Philox random = random_of(number, epoch);
   OmniSample sample = assembler_.assemble(row, draw_omni_decisions(random, row));
   if (scheduled_sampling_ > 0)
     assembler_.apply(sample, draw_scheduled_sampling(random, assembler_.config(), sample.time), scheduled_sampling_);

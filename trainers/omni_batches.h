@@ -30,10 +30,13 @@ class ShardBatches : public BatchSource {
   std::int64_t length() const override { return assembler_.max_seq_len() - 1; }
   std::string fingerprint() const override;
 
-  // What a row becomes in an epoch.
+  // What is drawn for a row in an epoch, and what it becomes.
+  OmniDecisions decisions(const OmniRow& row, std::int64_t number, std::int64_t epoch) const;
   OmniSample sample(const OmniRow& row, std::int64_t number, std::int64_t epoch) const;
 
  private:
+  Philox random_of(std::int64_t number, std::int64_t epoch) const;
+
   std::shared_ptr<const ShardSet> shards_;
   std::shared_ptr<const Tokenizer> tokenizer_;
   OmniAssembler assembler_;

@@ -238,6 +238,8 @@ OmniSample OmniAssembler::assemble(const OmniRow& row, const OmniDecisions& deci
   OmniSample sample;
   sample.time = max_seq_len_ - 1;
   sample.question = text.question;
+  const auto answers = static_cast<std::size_t>(count_role(messages, "assistant"));
+  sample.turn = static_cast<std::int64_t>(std::max<std::size_t>(answers, 1)) - 1;
   sample.truncated = static_cast<std::int64_t>(text.ids.size()) > max_seq_len_;
   sample.text_length = std::min(static_cast<std::int64_t>(text.ids.size()), max_seq_len_);
   text.ids.resize(static_cast<std::size_t>(max_seq_len_), tokenizer_.pad_id());
@@ -251,7 +253,6 @@ OmniSample OmniAssembler::assemble(const OmniRow& row, const OmniDecisions& deci
   sample.unanswered = turns.empty();
   if (turns.empty()) return sample;
   write_text_labels(sample, text.ids, turns.back());
-  const auto answers = static_cast<std::size_t>(count_role(messages, "assistant"));
   if (answers == 0 || row.answer_codes.size() < answers || row.answer_codes[answers - 1].empty()) return sample;
   write_codes(sample, row, row.answer_codes[answers - 1], text.ids, turns.back(), decisions.use_reference);
   return sample;

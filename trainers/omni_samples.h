@@ -45,6 +45,7 @@ struct OmniSample {
   std::int64_t time = 0;
   std::vector<std::int64_t> input_ids;                  // [9, time], eight rows of codes, then the text
   std::vector<std::int64_t> text_labels, audio_labels;  // [time], [8, time]; -100: no label
+  std::int64_t turn = 0;         // the assistant's turn that is learnt: OmniDecisions::turn or an earlier one
   std::int64_t question = -1;    // the entry of OmniRow::questions whose states stand for the audio placeholders
   std::int64_t text_length = 0;  // tokens before the padding
   bool truncated = false;        // text or codes were cut off

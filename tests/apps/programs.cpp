@@ -6,6 +6,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <filesystem>
+#include <set>
 
 #include "engine/files.h"
 #include "engine/weights.h"
@@ -102,6 +103,28 @@ TEST_CASE("prepare_data: validates shards, and its exit code says what came of i
   REQUIRE(bad.status == 1);
   REQUIRE_THAT(bad.output, Catch::Contains("b.tar: at byte 0"));
   REQUIRE(call("prepare_data validate " + (folder / "missing").string()).status == 1);
+}
+
+TEST_CASE("prepare_data: peeks at a sample") {
+  const TemporaryFolder folder;
+  write_byte_tokenizer(folder / "tokenizer");
+  write_text_file(folder / "a.tar", shard_of({full_sample("one", 1), small_sample("two", 2)}));
+  const std::string command =
+      "prepare_data peek " + folder.path().string() + " --tokenizer " + (folder / "tokenizer").string();
+  const Outcome first = call(command + " 1 --max-seq-len 64"), again = call(command + " --sample 1 --max-seq-len 64");
+  CAPTURE(first.output);
+  REQUIRE(first.status == 0);
+  REQUIRE_THAT(first.output, Catch::Contains("a.tar: two (sample 1 of 2") && Catch::Contains("[2 frames of codes]") &&
+                                 Catch::Contains("| <|im_start|>\n"));
+  REQUIRE(first.output == again.output);
+  std::set<std::string> drawn;
+  for (int epoch = 0; epoch < 10; ++epoch)
+    drawn.insert(
+        call(command + " --max-seq-len 400 --epoch " + std::to_string(epoch)).output.substr(first.output.find('\n')));
+  REQUIRE(drawn.size() > 5);  // of ten epochs
+  const Outcome beyond = call(command + " 2");
+  REQUIRE(beyond.status == 1);
+  REQUIRE_THAT(beyond.output, Catch::Contains("sample: expected a number from 0 to 1, found 2"));
 }
 
 TEST_CASE("trace: writes named tensors, lists instructions, names what is wrong with its input") {
