@@ -28,7 +28,9 @@ void print_list(const Profiler& profiler) {
 
 void run(const Options& options) {
   Device device = Device::named(options.device, options.threads);
-  const DType dtype = options.dtype == "bf16" ? DType::bf16 : DType::f32;
+  const DType dtype = options.dtype == "bf16" ? DType::bf16 : options.dtype == "int8" ? DType::i8 : DType::f32;
+  if (dtype == DType::i8 && options.gradients) throw std::runtime_error("--dtype int8: there are no gradients");
+  const Purpose purpose = dtype == DType::i8 ? Purpose::inference : Purpose::training;
   const SafetensorsFile input(options.input);
   const ConstView ids = input.at("input_ids");
   const bool is_omni = ids.shape.rank() == 3;
@@ -40,12 +42,12 @@ void run(const Options& options) {
   };
   std::vector<NamedTensor> tensors;
   if (is_omni) {
-    const auto model = OmniModel::load(options.model, dtype, Purpose::training, device);
+    const auto model = OmniModel::load(options.model, dtype, purpose, device);
     list();
     tensors = trace_omni(device, *model, read_omni_batch(input), options.gradients);
   } else {
     const ConstView labels = input.contains("labels") ? input.at("labels") : ConstView();
-    const auto model = ThinkerModel::load(options.model, dtype, Purpose::training, device);
+    const auto model = ThinkerModel::load(options.model, dtype, purpose, device);
     list();
     tensors = trace_forward(device, *model, ids, labels, options.gradients);
   }
@@ -76,8 +78,8 @@ int main(int argc, char** argv) {
   app.add_option("--model", options.model, "model directory, or a weight file with config.json beside it")->required();
   app.add_option("--input", options.input, "safetensors file with input_ids and labels")->required();
   app.add_option("--output", options.output, "safetensors file to write");
-  app.add_option("--dtype", options.dtype, "format of weights and activations")
-      ->check(CLI::IsMember({"f32", "bf16"}))
+  app.add_option("--dtype", options.dtype, "format of weights and activations; int8: of weights, beside f32")
+      ->check(CLI::IsMember({"f32", "bf16", "int8"}))
       ->capture_default_str();
   app.add_option("--device", options.device, "where to run")->capture_default_str();
   app.add_option("--threads", options.threads, "CPU threads, 0 for all")->capture_default_str();
