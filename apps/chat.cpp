@@ -37,8 +37,7 @@ class Chat {
   Chat(const Options& options)
       : options_(options),
         device_(Device::named(options.device, options.threads)),
-        model_(ThinkerModel::load(options.model, options.dtype == "bf16" ? DType::bf16 : DType::f32, Purpose::inference,
-                                  device_)),
+        model_(ThinkerModel::load(options.model, dtype_named(options.dtype), Purpose::inference, device_)),
         tokenizer_(Tokenizer::load(std::filesystem::is_directory(options.model)
                                        ? std::filesystem::path(options.model)
                                        : std::filesystem::path(options.model).parent_path())),
@@ -251,8 +250,8 @@ int main(int argc, char** argv) {
   app.add_option("--context", options.context, "tokens of conversation that fit")
       ->check(CLI::PositiveNumber)
       ->capture_default_str();
-  app.add_option("--dtype", options.dtype, "format of the weights")
-      ->check(CLI::IsMember({"f32", "bf16"}))
+  app.add_option("--dtype", options.dtype, "format of the weights; int8 is for the CPU")
+      ->check(CLI::IsMember({"f32", "bf16", "int8"}))
       ->capture_default_str();
   app.add_option("--device", options.device, "where to run")->capture_default_str();
   app.add_option("--threads", options.threads, "CPU threads, 0 for all")->capture_default_str();

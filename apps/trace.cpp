@@ -150,16 +150,18 @@ std::vector<NamedTensor> run_passes(const Options& options, Device& device, Mode
 void run(const Options& options) {
   if (options.input.empty() == options.prompt.empty()) throw std::runtime_error("expected one of --input and --prompt");
   Device device = Device::named(options.device, options.threads);
-  const DType dtype = options.dtype == "bf16" ? DType::bf16 : DType::f32;
+  const DType dtype = options.dtype == "bf16" ? DType::bf16 : options.dtype == "int8" ? DType::i8 : DType::f32;
+  if (dtype == DType::i8 && options.gradients) throw std::runtime_error("--dtype int8: there are no gradients");
+  const Purpose purpose = dtype == DType::i8 ? Purpose::inference : Purpose::training;
   const Input input(options);
   std::vector<NamedTensor> tensors;
   if (input.is_omni) {
-    const auto model = OmniModel::load(options.model, dtype, Purpose::training, device);
+    const auto model = OmniModel::load(options.model, dtype, purpose, device);
     tensors = run_passes(options, device, *model, input, [&](StepRecorder* recorder) {
       return trace_omni(device, *model, input.omni_batch(), options.gradients, recorder);
     });
   } else {
-    const auto model = ThinkerModel::load(options.model, dtype, Purpose::training, device);
+    const auto model = ThinkerModel::load(options.model, dtype, purpose, device);
     tensors = run_passes(options, device, *model, input, [&](StepRecorder* recorder) {
       return trace_forward(device, *model, input.ids, input.labels, options.gradients, recorder);
     });
@@ -194,8 +196,8 @@ int main(int argc, char** argv) {
   app.add_option("--prompt", options.prompt, "a user's message instead, in the chat template");
   app.add_option("--output", options.output, "safetensors file to write");
   app.add_option("--html", options.html, "page to write: every instruction with its values, for a browser");
-  app.add_option("--dtype", options.dtype, "format of weights and activations")
-      ->check(CLI::IsMember({"f32", "bf16"}))
+  app.add_option("--dtype", options.dtype, "format of weights and activations; int8: of weights, beside f32")
+      ->check(CLI::IsMember({"f32", "bf16", "int8"}))
       ->capture_default_str();
   app.add_option("--device", options.device, "where to run")->capture_default_str();
   app.add_option("--threads", options.threads, "CPU threads, 0 for all")->capture_default_str();

@@ -1,6 +1,7 @@
 #include "autograd/module.h"
 
 #include <algorithm>
+#include <cmath>
 #include <stdexcept>
 
 #include "engine/philox.h"
@@ -38,6 +39,16 @@ void draw(T* values, std::int64_t count, const Initializer& initializer, Philox&
         values[i] = round_to<T>(static_cast<float>(initializer.value * (2 * random.uniform() - 1)));
         break;
     }
+}
+
+// values [width] = row / scale, rounded, where the largest becomes 127. Returns the scale.
+float quantize_row(std::int8_t* values, const float* row, std::int64_t width) {
+  float largest = 0;
+  for (std::int64_t i = 0; i < width; ++i) largest = std::max(largest, std::abs(row[i]));
+  const float factor = largest > 0 ? 127 / largest : 0;
+  for (std::int64_t i = 0; i < width; ++i)
+    values[i] = static_cast<std::int8_t>(std::clamp(std::nearbyint(row[i] * factor), -127.f, 127.f));
+  return largest / 127;
 }
 
 }  // namespace
@@ -92,6 +103,38 @@ void ParameterStore::allocate(DType dtype, Purpose purpose, Device& device) {
     parameter.trainable = training;
     if (training) parameter.gradient = slice(gradient_.view(), offsets_[i], shape);
   }
+}
+
+void ParameterStore::quantize() {
+  if (!device_ || !device_->is_cpu() || dtype_ != DType::f32 || gradient_.view())
+    throw std::invalid_argument("int8 weights are for inference on the CPU, from weights in f32");
+  std::int64_t rows = 0, vectors = 0;
+  for (const Parameter& parameter : parameters_)
+    is_vector(parameter) ? vectors += padded_count(parameter) : rows += rows_of(parameter);
+  OwnedTensor vector_block(DType::f32, {vectors});
+  copy_ = OwnedTensor(DType::i8, {block_count_});
+  scales_ = OwnedTensor(DType::f32, {rows});
+  std::int64_t next_vector = 0, next_scale = 0;
+  for (std::size_t i = 0; i < parameters_.size(); ++i) {
+    Parameter& parameter = parameters_[i];
+    const View from = parameter.master;
+    if (is_vector(parameter)) {
+      parameter.value = slice(vector_block.view(), next_vector, from.shape);
+      device_->copy(parameter.value, from);
+      next_vector += padded_count(parameter);
+    } else {
+      parameter.value = slice(copy_.view(), offsets_[i], from.shape);
+      parameter.scale = slice(scales_.view(), next_scale, {from.rows()});
+      const std::int64_t width = from.width();
+#pragma omp parallel for schedule(static)
+      for (std::int64_t row = 0; row < from.rows(); ++row)
+        parameter.scale.as<float>()[row] =
+            quantize_row(parameter.value.as<std::int8_t>() + row * width, from.as<float>() + row * width, width);
+      next_scale += from.rows();
+    }
+    parameter.master = parameter.value;
+  }
+  master_ = std::move(vector_block);
 }
 
 void ParameterStore::initialize(std::uint64_t seed) {

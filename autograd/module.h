@@ -37,7 +37,7 @@ struct Initializer {
 enum class Purpose { training, inference };
 
 // All parameters of a model, in a few contiguous blocks: f32 master values, gradients of the same layout, and for bf16
-// a copy that ops read. Vectors (norm weights, biases) are always read in f32.
+// a copy that ops read. Vectors (norm weights, biases) are always read in f32. Inference may also read whole numbers.
 class ParameterStore {
  public:
   ParameterStore() = default;
@@ -55,8 +55,11 @@ class ParameterStore {
   void initialize(std::uint64_t seed);
   // After the master values were written from outside: refreshes the bf16 copy.
   void refresh_copy();
+  // For inference on the CPU, allocated in f32 and filled: from here on all matrices are whole numbers from -127 to
+  // 127 times a scale for each row, a quarter of the memory. Activations stay in f32.
+  void quantize();
 
-  DType dtype() const { return dtype_; }
+  DType dtype() const { return dtype_; }  // of activations, and of matrices that are not quantized
   Device& device() const { return *device_; }
   std::int64_t parameter_count() const;  // distinct numbers
   std::deque<Parameter>& parameters() { return parameters_; }
@@ -90,6 +93,7 @@ class ParameterStore {
   DType dtype_ = DType::f32;
   Device* device_ = nullptr;
   OwnedTensor master_, copy_, gradient_;
+  OwnedTensor scales_;  // of quantized matrices, whose numbers are in copy_
 };
 
 // A place in the tree of names: Scope(store) / "model" / "layers" / 3.

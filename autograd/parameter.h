@@ -25,7 +25,8 @@ struct ParameterPart {
 struct Parameter {
   std::vector<ParameterPart> parts;  // at least one, in memory order; together they cover all rows
   View master;                       // f32: what the optimiser updates (f64 in gradient checks)
-  View value;                        // what ops read: master itself, or its bf16 copy
+  View value;                        // what ops read: master itself, its bf16 copy, or whole numbers (i8)
+  View scale;                        // f32 [rows], beside value in i8: row r of the matrix is value[r] * scale[r]
   View gradient;                     // as master; undefined until has_gradient
   bool has_gradient = false;         // something wrote into gradient since the optimiser's last step
   bool trainable = true;

@@ -25,6 +25,8 @@ const char* storage_class(DType dtype) {
       return "IntStorage";
     case DType::u8:
       return "ByteStorage";
+    case DType::i8:  // stays in memory
+      break;
   }
   throw std::logic_error("unknown dtype");
 }

@@ -11,7 +11,7 @@
 
 namespace omni {
 
-enum class DType : std::uint8_t { f32, bf16, f16, f64, i64, i32, u8 };
+enum class DType : std::uint8_t { f32, bf16, f16, f64, i64, i32, u8, i8 };
 
 constexpr std::size_t size_of(DType dtype) {
   switch (dtype) {
@@ -25,6 +25,7 @@ constexpr std::size_t size_of(DType dtype) {
     case DType::f16:
       return 2;
     case DType::u8:
+    case DType::i8:
       return 1;
   }
   return 0;
@@ -46,6 +47,8 @@ constexpr const char* name_of(DType dtype) {
       return "i32";
     case DType::u8:
       return "u8";
+    case DType::i8:
+      return "i8";
   }
   return "?";
 }
@@ -62,6 +65,7 @@ struct f16 {
 
 inline float to_float(float x) { return x; }
 inline double to_float(double x) { return x; }
+inline float to_float(std::int8_t x) { return x; }
 inline float to_float(bf16 x) { return std::bit_cast<float>(static_cast<std::uint32_t>(x.bits) << 16); }
 
 inline float to_float(f16 x) {
@@ -107,6 +111,7 @@ constexpr DType dtype_of() {
   if constexpr (std::is_same_v<T, std::int64_t>) return DType::i64;
   if constexpr (std::is_same_v<T, std::int32_t>) return DType::i32;
   if constexpr (std::is_same_v<T, std::uint8_t>) return DType::u8;
+  if constexpr (std::is_same_v<T, std::int8_t>) return DType::i8;
 }
 
 // The type that a kernel computes in: double for double, float for all else.

@@ -4,6 +4,9 @@
 
 #include <cstdint>
 #include <cstring>
+#ifdef __AVX512F__
+#include <immintrin.h>
+#endif
 
 #include "kernels/dtype.h"
 
@@ -33,6 +36,21 @@ inline Vector<W> load_vector(const bf16* from) {
   Halves halves;
   std::memcpy(&halves, from, sizeof halves);
   return std::bit_cast<Vector<W>>(__builtin_convertvector(halves, Words) << 16);
+}
+template <class W>
+inline Vector<W> load_vector(const std::int8_t* from) {
+  static_assert(sizeof(W) == 4);
+  typedef std::int8_t Bytes __attribute__((vector_size(16)));
+  typedef std::int32_t Words __attribute__((vector_size(64)));
+  Bytes bytes;
+  std::memcpy(&bytes, from, sizeof bytes);
+#ifdef __AVX512F__  // one instruction, of which compilers make many
+  const Words words = reinterpret_cast<Words>(_mm512_maskz_cvtepi8_epi32(0xffff, reinterpret_cast<__m128i>(bytes)));
+#else
+  typedef std::int16_t Halves __attribute__((vector_size(32)));
+  const Words words = __builtin_convertvector(__builtin_convertvector(bytes, Halves), Words);
+#endif
+  return __builtin_convertvector(words, Vector<W>);
 }
 template <class W>
 inline void store_vector(W* to, const Vector<W>& value) {

@@ -44,9 +44,10 @@ std::unique_ptr<OmniModel> OmniModel::load(const std::filesystem::path& path, DT
   const OmniConfig config = load_omni_config(is_directory ? path : path.parent_path() / "config.json");
   const WeightSource source = open_weights(path);
   std::unique_ptr<OmniModel> model(new OmniModel(config));
-  model->store.allocate(dtype, purpose, device);
+  model->store.allocate(dtype == DType::i8 ? DType::f32 : dtype, purpose, device);
   load_parameters(model->store, source,
                   {.tied_head = config.thinker.tie_word_embeddings, .may_miss = {}, .others = {}});
+  if (dtype == DType::i8) model->store.quantize();
   return model;
 }
 

@@ -11,7 +11,7 @@ namespace omni {
 class OmniModel {
  public:
   // Weights and config.json of a model directory, or of a weight file with a config.json beside it. The checkpoint must
-  // hold every parameter in its shape. Errors name the file and the parameter.
+  // hold every parameter in its shape. dtype i8: see ParameterStore::quantize. Errors name the file and the parameter.
   static std::unique_ptr<OmniModel> load(const std::filesystem::path& path, DType dtype, Purpose purpose,
                                          Device& device);
   // A model from nothing, for training: initial values from the seed.

@@ -176,7 +176,8 @@ void OmniSequences::append(std::span<const Step> steps) {
 OmniSequences::Logits OmniSequences::logits() {
   tape_.device().run_recurring(heads_, [&] {
     tape_.reset();
-    tape_.run(Matmul{.c = text_logits_, .a = text_hidden_, .b = model_.omni.text_head_weight(), .transpose_b = true});
+    const Parameter& head = model_.omni.text_head_weight();
+    tape_.run(Matmul{.c = text_logits_, .a = text_hidden_, .b = head, .b_scale = head.scale, .transpose_b = true});
     tape_.run(Copy{.y = audio_logits_,
                    .x = model_.omni.audio_logits(tape_, Tensor(audio_hidden_.view()), step_inputs().maps)});
   });

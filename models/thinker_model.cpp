@@ -28,10 +28,11 @@ std::unique_ptr<ThinkerModel> ThinkerModel::load(const std::filesystem::path& pa
   const ThinkerConfig config = load_config(is_directory ? path : path.parent_path() / "config.json");
   const WeightSource source = open_weights(path);
   std::unique_ptr<ThinkerModel> model(new ThinkerModel(config));
-  model->store.allocate(dtype, purpose, device);
+  model->store.allocate(dtype == DType::i8 ? DType::f32 : dtype, purpose, device);
   load_parameters(
       model->store, source,
       {.tied_head = config.tie_word_embeddings, .may_miss = {}, .others = {"talker.", "audio_proj.", "vision_proj."}});
+  if (dtype == DType::i8) model->store.quantize();
   return model;
 }
 

@@ -82,8 +82,7 @@ void speak(const SpeakOptions& options, const nlohmann::ordered_json& messages) 
   const Tokenizer tokenizer = Tokenizer::load(directory);
   const Voice voice = options.voice.empty() ? Voice() : load_voice(options.voice);
   Device device = Device::named(options.device, options.threads);
-  const auto model =
-      OmniModel::load(options.model, options.dtype == "bf16" ? DType::bf16 : DType::f32, Purpose::inference, device);
+  const auto model = OmniModel::load(options.model, dtype_named(options.dtype), Purpose::inference, device);
   SpeechGenerator generator(device, *model, 1, options.context);
   SpeechRequest request;
   request.prompt.ids = tokenizer.encode(

@@ -8,8 +8,12 @@ namespace omni {
 namespace {
 
 Tensor project(Tape& tape, Tensor y, const Tensor& x, Parameter& weight, Parameter* bias) {
-  tape.run(
-      Matmul{.c = y, .a = x, .b = weight, .bias = bias ? ConstView(bias->value) : ConstView(), .transpose_b = true});
+  tape.run(Matmul{.c = y,
+                  .a = x,
+                  .b = weight,
+                  .bias = bias ? ConstView(bias->value) : ConstView(),
+                  .b_scale = weight.scale,
+                  .transpose_b = true});
   tape.on_backward([x, y, weight = &weight, bias](Gradients& d) {
     const View dy = d[y];
     if (const View dx = d[x]) d.run(Matmul{.c = dx, .a = dy, .b = *weight});

@@ -26,20 +26,22 @@ void sort_by_id(std::int64_t* first, std::int64_t* order, const std::int64_t* id
   first[0] = 0;
 }
 
-// y [width] = factor * the sum of the rows of these ids; sum [width] is scratch.
-template <class T, class W>
-void sum_ids(T* y, W* sum, const T* table, const std::int64_t* ids, std::int64_t group, W factor, std::int64_t width) {
+// y [width] = factor * the sum of the rows of these ids; sum [width] is scratch, scale [vocab] may be null.
+template <class T, class S, class W>
+void sum_ids(T* y, W* sum, const S* table, const float* scale, const std::int64_t* ids, std::int64_t group, W factor,
+             std::int64_t width) {
   std::fill_n(sum, width, W{0});
   for (std::int64_t j = 0; j < group; ++j) {
-    const T* from = table + ids[j] * width;
+    const S* from = table + ids[j] * width;
+    const W times = scale ? scale[ids[j]] : W{1};
 #pragma omp simd
-    for (std::int64_t i = 0; i < width; ++i) sum[i] += to_float(from[i]);
+    for (std::int64_t i = 0; i < width; ++i) sum[i] += times * to_float(from[i]);
   }
 #pragma omp simd
   for (std::int64_t i = 0; i < width; ++i) y[i] = round_to<T>(factor * sum[i]);
 }
 
-template <class T>
+template <class T, class S>
 void sum_groups(const CpuContext& cpu, const Embedding& op) {
   using W = Wide<T>;
   const std::int64_t rows = op.y.rows(), width = op.y.width();
@@ -47,8 +49,8 @@ void sum_groups(const CpuContext& cpu, const Embedding& op) {
   const auto sums = cpu.scratch<W>(parts, width);
   parallel_parts(parts, rows, [&](int part, std::int64_t begin, std::int64_t end) {
     for (std::int64_t row = begin; row < end; ++row)
-      sum_ids(op.y.as<T>() + row * width, sums.part(part), op.table.as<T>(), op.ids.as<std::int64_t>() + row * op.group,
-              op.group, static_cast<W>(op.factor), width);
+      sum_ids(op.y.as<T>() + row * width, sums.part(part), op.table.as<S>(), op.table_scale.as<float>(),
+              op.ids.as<std::int64_t>() + row * op.group, op.group, static_cast<W>(op.factor), width);
   });
 }
 
@@ -71,7 +73,10 @@ std::string ids_text(std::int64_t group) { return group == 1 ? "id" : std::to_st
 void Embedding::check(Check& that) const {
   that.rank("table", table, 2);
   that.operand("ids", ids, DType::i64, ids.shape);
-  that.operand("y", y, table.dtype, y.shape);
+  that.operand("y", y, table_scale ? DType::f32 : table.dtype, y.shape);
+  that.optional("table_scale", table_scale, DType::f32, {table.rows()});
+  that.that((table.dtype == DType::i8) == static_cast<bool>(table_scale) && (!table_scale || y.place == Place::host),
+            "a table of i8 needs table_scale and the CPU");
   that.that(group > 0, "group must be positive, found " + std::to_string(group));
   that.that(y.width() == table.width() && y.rows() * group == ids.count(),
             "y must have one row of the table's width per " + ids_text(group) + ", found y " + Check::text(y) +
@@ -92,7 +97,8 @@ void run(const CpuContext& cpu, const Embedding& op) {
   check_ids(Check(Embedding::name), ids, op.ids.count(), op.table.rows());
   const std::int64_t row_bytes = op.y.width() * static_cast<std::int64_t>(size_of(op.y.dtype));
   if (row_bytes == 0) return;
-  if (op.group != 1 || op.factor != 1) return dispatch(op.y.dtype, [&]<class T>() { sum_groups<T>(cpu, op); });
+  if (op.table_scale) return sum_groups<float, std::int8_t>(cpu, op);
+  if (op.group != 1 || op.factor != 1) return dispatch(op.y.dtype, [&]<class T>() { sum_groups<T, T>(cpu, op); });
   parallel_ranges(cpu, op.ids.count(), row_bytes / 4, [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t i = begin; i < end; ++i)
       std::memcpy(static_cast<std::byte*>(op.y.data) + i * row_bytes,

@@ -4,6 +4,7 @@
 namespace omni {
 
 // y[r] = factor * sum over j < group of table[ids[r * group + j]], in the order of j (bf16 summed in f32)
+//   table_scale, optional, beside a table of i8 and y of f32, on the CPU: f32 [vocab], row v of the table times it
 //   y [rows, width], table [vocab, width] in one dtype: f32, bf16 or f64;  ids i64, rows * group of them in any shape
 // An id outside 0 .. vocab - 1 is an std::invalid_argument that names it; nothing is written then. A GPU writes the
 // other rows, and the exception comes when the device next waits.
@@ -11,13 +12,15 @@ struct Embedding {
   static constexpr const char* name = "embedding";
   View y;
   ConstView table, ids;
+  ConstView table_scale = {};
   std::int64_t group = 1;
   double factor = 1;
 
   void check(Check& that) const;
   Work work() const {
     const std::int64_t additions = group == 1 && factor == 1 ? 0 : group * y.count();
-    return {.bytes = (1 + group) * y.bytes() + ids.bytes(), .flops = additions};
+    return {.bytes = y.bytes() + group * y.count() * static_cast<std::int64_t>(size_of(table.dtype)) + ids.bytes(),
+            .flops = additions};
   }
 };
 

@@ -10,6 +10,8 @@ namespace omni {
 //   a      [m, k], or [k, m] with transpose_a      A is the m x k matrix that it stands for
 //   b      [k, n], or [n, k] with transpose_b      B is the k x n matrix that it stands for
 //   bias   [n], optional, f32 (f64 beside f64)
+//   b_scale  f32 [n], beside b of i8 and a of f32, with transpose_b, on the CPU: B^T is then row j of b times
+//   b_scale[j]
 // a, b of one dtype: f32, bf16 or f64; c of the same, or f32 beside bf16. Dimensions before the last are joined, so
 // activations [batch, time, width] serve as [batch * time, width].
 //
@@ -21,7 +23,7 @@ struct Matmul {
   static constexpr const char* name = "matmul";
   View c;
   ConstView a, b;
-  ConstView bias = {};
+  ConstView bias = {}, b_scale = {};
   bool transpose_a = false, transpose_b = false;
   bool accumulate = false;
 
@@ -33,13 +35,16 @@ struct Matmul {
     that.that(a && b && c, "operands a, b and c are all needed");
     that.matrix("c", c, c.dtype, m(), n());
     that.matrix("a", a, a.dtype, transpose_a ? k() : m(), transpose_a ? m() : k());
-    that.matrix("b", b, a.dtype, transpose_b ? n() : k(), transpose_b ? k() : n());
+    that.matrix("b", b, b_scale ? DType::i8 : a.dtype, transpose_b ? n() : k(), transpose_b ? k() : n());
     that.that(c.dtype == a.dtype || (c.dtype == DType::f32 && a.dtype == DType::bf16),
               "c must have the dtype of a and b, or be f32 beside bf16");
+    that.optional("b_scale", b_scale, DType::f32, {n()});
+    that.that(!b_scale || (a.dtype == DType::f32 && transpose_b && !transpose_a && c.place == Place::host),
+              "b of i8 needs a of f32, transpose_b and the CPU");
     that.optional("bias", bias, wide_of(a.dtype), {n()});
   }
   Work work() const {
-    return {.bytes = a.bytes() + b.bytes() + c.bytes() * (accumulate ? 2 : 1) + bias.bytes(),
+    return {.bytes = a.bytes() + b.bytes() + c.bytes() * (accumulate ? 2 : 1) + bias.bytes() + b_scale.bytes(),
             .flops = 2 * m() * n() * k(),
             .unit = a.dtype};
   }

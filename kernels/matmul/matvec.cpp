@@ -5,10 +5,10 @@
 namespace omni {
 namespace {
 
-constexpr std::int64_t kMaxRows = 4;
+constexpr int kMaxRows = 4;
 // Weight rows read side by side, far apart in memory: that many streams keep enough requests in flight to use the
 // memory's bandwidth, where a single one waits for its latency.
-constexpr std::int64_t kColumns = 4;
+constexpr int kColumns = 4;
 
 // The dot products of `rows` activation rows with `columns` rows of weights that lie `stride` rows apart.
 //   sums [rows, columns], x [rows, k], w [.., k]
@@ -33,63 +33,77 @@ void dots(float* sums, const float* x, const T* w, std::int64_t stride, std::int
     }
 }
 
-template <class T, class C, int rows>
-void matvec_rows(C* c, const float* x, const T* w, const float* bias, std::int64_t n, std::int64_t k, bool accumulate) {
-  const auto store = [&](int r, std::int64_t column, float sum) {
-    C& out = c[r * n + column];
-    if (bias) sum += bias[column];
-    if (accumulate) sum += to_float(out);
-    out = round_to<C>(sum);
-  };
+template <class T, class C>
+struct Matvec {
+  C* c;                // [m, n]
+  const float* x;      // [m, k]
+  const T* w;          // [n, k]
+  const float* scale;  // [n] or null
+  const float* bias;   // [n] or null
+  std::int64_t m, n, k;
+  bool accumulate;
+
+  // Columns first, first + stride, ... of all rows. What the first kMaxRows have read of w is in cache for the others.
+  template <int columns>
+  void run(std::int64_t first, std::int64_t stride) const {
+    std::int64_t row = 0;
+    for (; row + kMaxRows <= m; row += kMaxRows) run_rows<kMaxRows, columns>(row, first, stride);
+    if (m - row == 3) run_rows<3, columns>(row, first, stride);
+    if (m - row == 2) run_rows<2, columns>(row, first, stride);
+    if (m - row == 1) run_rows<1, columns>(row, first, stride);
+  }
+
+ private:
+  template <int rows, int columns>
+  void run_rows(std::int64_t row, std::int64_t first, std::int64_t stride) const {
+    float sums[rows * columns];
+    dots<T, rows, columns>(sums, x + row * k, w + first * k, stride, k);
+    for (int r = 0; r < rows; ++r)
+      for (int i = 0; i < columns; ++i) {
+        const std::int64_t column = first + i * stride;
+        C& out = c[(row + r) * n + column];
+        float sum = sums[r * columns + i];
+        if (scale) sum *= scale[column];
+        if (bias) sum += bias[column];
+        if (accumulate) sum += to_float(out);
+        out = round_to<C>(sum);
+      }
+  }
+};
+
+template <class A, class T, class C>
+void matvec_typed(const CpuContext& cpu, const Matmul& op) {
+  const std::int64_t m = op.m(), n = op.n(), k = op.k();
+  const A* a = op.a.as<A>();
+  const float* x = op.a.dtype == DType::f32 ? op.a.as<float>() : nullptr;
+  if constexpr (!std::is_same_v<A, float>) {
+    float* widened = cpu.scratch<float>(1, m * k).data;  // [m, k], once
+    for (std::int64_t i = 0; i < m * k; ++i) widened[i] = to_float(a[i]);
+    x = widened;
+  }
+  const Matvec<T, C> product{op.c.as<C>(), x, op.b.as<T>(), op.b_scale.as<float>(), op.bias.as<float>(), m, n, k,
+                             op.accumulate};
   const std::int64_t stride = n / kColumns;
 #pragma omp parallel
   {
 #pragma omp for schedule(static) nowait
-    for (std::int64_t first = 0; first < stride; ++first) {
-      float sums[rows * kColumns];
-      dots<T, rows, kColumns>(sums, x, w + first * k, stride, k);
-      for (int r = 0; r < rows; ++r)
-        for (std::int64_t column = 0; column < kColumns; ++column)
-          store(r, first + column * stride, sums[r * kColumns + column]);
-    }
+    for (std::int64_t first = 0; first < stride; ++first) product.template run<kColumns>(first, stride);
 #pragma omp for schedule(static)
-    for (std::int64_t column = stride * kColumns; column < n; ++column) {
-      float sums[rows];
-      dots<T, rows, 1>(sums, x, w + column * k, 1, k);
-      for (int r = 0; r < rows; ++r) store(r, column, sums[r]);
-    }
-  }
-}
-
-template <class T, class C>
-void matvec_typed(const CpuContext& cpu, const Matmul& op) {
-  const std::int64_t m = op.m(), n = op.n(), k = op.k();
-  const T* a = op.a.as<T>();
-  float* x = cpu.scratch<float>(1, m * k).data;  // [m, k], widened once
-  for (std::int64_t i = 0; i < m * k; ++i) x[i] = to_float(a[i]);
-  const auto call = [&]<int rows>() {
-    matvec_rows<T, C, rows>(op.c.as<C>(), x, op.b.as<T>(), op.bias.as<float>(), n, k, op.accumulate);
-  };
-  switch (m) {
-    case 1:
-      return call.template operator()<1>();
-    case 2:
-      return call.template operator()<2>();
-    case 3:
-      return call.template operator()<3>();
-    default:
-      return call.template operator()<4>();
+    for (std::int64_t column = stride * kColumns; column < n; ++column) product.template run<1>(column, 1);
   }
 }
 
 }  // namespace
 
-bool prefers_matvec(const Matmul& op) { return op.m() <= kMaxRows && op.transpose_b && !op.transpose_a; }
+bool prefers_matvec(const Matmul& op) {
+  return op.b.dtype == DType::i8 || (op.m() <= kMaxRows && op.transpose_b && !op.transpose_a);
+}
 
 void matvec(const CpuContext& cpu, const Matmul& op) {
-  if (op.a.dtype == DType::f32) return matvec_typed<float, float>(cpu, op);
-  if (op.c.dtype == DType::f32) return matvec_typed<bf16, float>(cpu, op);
-  matvec_typed<bf16, bf16>(cpu, op);
+  if (op.b.dtype == DType::i8) return matvec_typed<float, std::int8_t, float>(cpu, op);
+  if (op.a.dtype == DType::f32) return matvec_typed<float, float, float>(cpu, op);
+  if (op.c.dtype == DType::f32) return matvec_typed<bf16, bf16, float>(cpu, op);
+  matvec_typed<bf16, bf16, bf16>(cpu, op);
 }
 
 }  // namespace omni

@@ -22,7 +22,10 @@ void GroupedMatmul::check(Check& that) const {
   that.operand("offset", offset, DType::i64, offset.shape);
   that.matrix("c", c, a.dtype, a.rows(), c.width());
   const std::int64_t n = c.width(), k = a.width();
-  that.matrix("b", b, a.dtype, experts() * (transpose_b ? n : k), transpose_b ? k : n);
+  that.matrix("b", b, b_scale ? DType::i8 : a.dtype, experts() * (transpose_b ? n : k), transpose_b ? k : n);
+  that.optional("b_scale", b_scale, DType::f32, {experts() * n});
+  that.that(!b_scale || (a.dtype == DType::f32 && transpose_b && c.place == Place::host),
+            "b of i8 needs a of f32, transpose_b and the CPU");
 }
 
 void GroupedMatmulWeightGradient::check(Check& that) const {
@@ -40,6 +43,7 @@ void run(const CpuContext& cpu, const GroupedMatmul& op) {
     run(cpu, Matmul{.c = row_range(op.c, offset[e], offset[e + 1]),
                     .a = row_range(op.a, offset[e], offset[e + 1]),
                     .b = row_range(op.b, e * weight_rows, (e + 1) * weight_rows),
+                    .b_scale = slice(op.b_scale, e * weight_rows, {weight_rows}),
                     .transpose_b = op.transpose_b});
   }
 }

@@ -71,17 +71,20 @@ struct MoeGatherBackward {
 // For each expert e and its rows: c = a W_e^T, or c = a W_e without transpose_b. Rows of c past the last segment keep
 // what they hold.
 //   c [capacity, n], a [capacity, k], b [experts * n, k] (without transpose_b: [experts * k, n]), offset i64 [experts +
-//   1]
+//   1]; b_scale f32 [experts * n] as in Matmul
 struct GroupedMatmul {
   static constexpr const char* name = "grouped_matmul";
   View c;
   ConstView a, b, offset;
+  ConstView b_scale = {};
   bool transpose_b = true;
 
   std::int64_t experts() const { return offset.count() - 1; }
   void check(Check& that) const;
   Work work() const {
-    return {.bytes = a.bytes() + b.bytes() + c.bytes(), .flops = 2 * c.count() * a.width(), .unit = a.dtype};
+    return {.bytes = a.bytes() + b.bytes() + b_scale.bytes() + c.bytes(),
+            .flops = 2 * c.count() * a.width(),
+            .unit = a.dtype};
   }
 };
 

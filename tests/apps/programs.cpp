@@ -146,6 +146,14 @@ TEST_CASE("trace: writes named tensors, lists instructions, names what is wrong 
       REQUIRE(file.contains(name));
     REQUIRE(file.at("text_logits").shape == Shape{2, 9, 259});
   }
+  const Outcome whole =
+      call("trace --model " + model.string() + " --input " + in + " --output " + out + " --dtype int8");
+  CAPTURE(whole.output);
+  REQUIRE(whole.status == 0);
+  REQUIRE(SafetensorsFile(out).contains("text_logits"));
+  const Outcome graded = call("trace --model " + model.string() + " --input " + in + " --dtype int8 --grad");
+  REQUIRE(graded.status == 1);
+  REQUIRE_THAT(graded.output, Catch::Contains("there are no gradients"));
   write_safetensors(in, std::vector<NamedView>{{"input_ids", wrong}});
   const Outcome refused = call("trace --model " + model.string() + " --input " + in);
   REQUIRE(refused.status == 1);
@@ -161,6 +169,7 @@ TEST_CASE("chat: one prompt, a conversation with commands, and a model that does
   REQUIRE_THAT(once.output, Catch::Contains("tokens/s"));
   REQUIRE(call("chat" + model + " --prompt Hello --max-new-tokens 8 --greedy").output ==
           call("chat" + model + " --prompt Hello --max-new-tokens 8 --greedy").output);
+  REQUIRE(call("chat" + model + " --prompt Hello --max-new-tokens 8 --dtype int8").status == 0);
   const Outcome talk =
       call("chat" + model + " --max-new-tokens 4",
            "/help\nHi\n/retry\n/history\n/set temperature 0.5\n/set nonsense 1\n/unknown\n/reset\n/retry\n/quit\n");
@@ -208,7 +217,7 @@ TEST_CASE("chat: text and codes of an omni model") {
   REQUIRE(frames <= 12);
   REQUIRE(file.metadata().at("seed") == "5");
   REQUIRE(written(" --seed 5") == first);
-  written(" --voice " + voice);
+  written(" --voice " + voice + " --dtype int8");
   REQUIRE_THAT(call(ask + " --statistics").output, Catch::Contains("tokens/s; "));
   REQUIRE(call("chat" + model + " --prompt Hi --max-new-tokens 4").status == 0);  // text alone
 
