@@ -17,7 +17,7 @@ namespace {
 using namespace omni;
 namespace fs = std::filesystem;
 
-constexpr int kTimedPasses = 5;
+constexpr int kTimedPasses = 3;
 
 struct Options {
   std::string model, input, prompt, output, html, dtype = "f32", device = "cpu";

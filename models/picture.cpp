@@ -39,10 +39,11 @@ class Reduction {
   template <class T>
   void add(const T* values) {  // [rows, columns]
     for (std::int64_t r = 0; r < picture_.rows; ++r) {
-      const std::int64_t row = r * picture_.height / picture_.rows * picture_.width;
-      for (std::int64_t c = 0; c < picture_.columns; ++c)
-        add(static_cast<std::size_t>(row + c * picture_.width / picture_.columns),
-            to_double(values[r * picture_.columns + c]));
+      Cell* const row = sums_.data() + r * picture_.height / picture_.rows * picture_.width;
+      for (std::int64_t cell = 0, c = 0; cell < picture_.width; ++cell) {
+        const std::int64_t end = ((cell + 1) * picture_.columns + picture_.width - 1) / picture_.width;
+        for (; c < end; ++c) add(row[cell], to_double(values[r * picture_.columns + c]));
+      }
     }
   }
 
@@ -52,11 +53,12 @@ class Reduction {
     const double divisor = std::max<double>(static_cast<double>(count), 1);
     picture_.mean = sum_ / divisor;
     picture_.root_mean_square = std::sqrt(squares_ / divisor);
+    for (Cell& cell : sums_) cell.broken = cell.broken || (cell.count > 0 && !std::isfinite(cell.mean()));
     for (const Cell& cell : sums_)
       if (cell.count > 0 && !cell.broken) picture_.scale = std::max(picture_.scale, std::abs(cell.mean()));
     picture_.cells.reserve(sums_.size());
     for (const Cell& cell : sums_) {
-      const double part = picture_.scale > 0 && cell.count > 0 ? cell.mean() / picture_.scale : 0;
+      const double part = picture_.scale > 0 && cell.count > 0 && !cell.broken ? cell.mean() / picture_.scale : 0;
       picture_.cells.push_back(cell.broken ? 0 : static_cast<std::uint8_t>(std::lround(128 + 127 * part)));
     }
   }
@@ -69,14 +71,14 @@ class Reduction {
     double mean() const { return sum / static_cast<double>(count); }
   };
 
-  void add(std::size_t cell, double value) {
+  void add(Cell& cell, double value) {
     if (!std::isfinite(value)) {
-      sums_[cell].broken = true;
+      cell.broken = true;
       ++picture_.not_finite;
       return;
     }
-    sums_[cell].sum += value;
-    ++sums_[cell].count;
+    cell.sum += value;
+    ++cell.count;
     sum_ += value;
     squares_ += value * value;
     picture_.smallest = std::min(picture_.smallest, value);

@@ -14,6 +14,7 @@ struct GatherRows {
   ConstView x, source;
 
   void check(Check& that) const {
+    that.same("x", x);
     that.matrix("y", y, x.dtype, source.count(), x.width());
     that.operand("source", source, DType::i64, source.shape);
   }

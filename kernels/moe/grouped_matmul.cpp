@@ -20,6 +20,7 @@ AnyView row_range(const AnyView& view, std::int64_t begin, std::int64_t end) {
 
 void GroupedMatmul::check(Check& that) const {
   that.operand("offset", offset, DType::i64, offset.shape);
+  that.same("a", a);
   that.matrix("c", c, a.dtype, a.rows(), c.width());
   const std::int64_t n = c.width(), k = a.width();
   that.matrix("b", b, b_scale ? DType::i8 : a.dtype, experts() * (transpose_b ? n : k), transpose_b ? k : n);
@@ -30,6 +31,7 @@ void GroupedMatmul::check(Check& that) const {
 
 void GroupedMatmulWeightGradient::check(Check& that) const {
   that.operand("offset", offset, DType::i64, offset.shape);
+  that.same("dy", dy);
   that.matrix("x", x, dy.dtype, dy.rows(), x.width());
   that.matrix("dw", dw, dy.dtype == DType::bf16 ? DType::f32 : dy.dtype, experts() * dy.width(), x.width());
 }

@@ -126,6 +126,7 @@ void MoeRoute::check(Check& that) const {
   that.that(logits && weight, "logits and weight are needed");
   that.that(experts() <= MoeRouteBackward::kMaxExperts && top_k() <= experts(),
             "there must be at most 256 experts and top_k of them or more");
+  that.same("logits", logits);
   that.matrix("probability", probability, wide, rows(), experts());
   that.matrix("weight", weight, wide, rows(), top_k());
   that.matrix("expert", expert, DType::i64, rows(), top_k());
@@ -136,6 +137,7 @@ void MoeRoute::check(Check& that) const {
 }
 
 void MoeRouteBackward::check(Check& that) const {
+  that.same("probability", probability);
   that.matrix("dlogits", dlogits, dlogits.dtype, probability.rows(), probability.width());
   that.matrix("weight", weight, probability.dtype, probability.rows(), weight.width());
   that.matrix("expert", expert, DType::i64, weight.rows(), weight.width());

@@ -49,17 +49,21 @@ void combine_backward(const MoeCombineBackward& op) {
 }  // namespace
 
 void MoeGatherBackward::check(Check& that) const {
+  that.same("dy", dy);
   that.matrix("dx", dx, dy.dtype, slot.rows(), dy.width());
   that.operand("slot", slot, DType::i64, slot.shape);
 }
 
 void MoeCombine::check(Check& that) const {
+  that.same("x", x);
+  that.same("weight", weight);
   that.matrix("y", y, x.dtype, slot.rows(), x.width());
   that.matrix("slot", slot, DType::i64, weight.rows(), weight.width());
 }
 
 void MoeCombineBackward::check(Check& that) const {
   that.same("dx, x", dx, x);
+  that.same("weight", weight);
   that.matrix("dy", dy, x.dtype, slot.rows(), x.width());
   that.matrix("slot", slot, DType::i64, weight.rows(), weight.width());
   that.matrix("dweight", dweight, weight.dtype, weight.rows(), weight.width());

@@ -38,7 +38,7 @@ function valueText(value) {
   const text = size >= 1e5 || size < 1e-3 ? value.toExponential(2) : value.toPrecision(4);
   return text.replace("-", "−").replace("e-", "e−").replace("e+", "e");
 }
-const percentText = (part) => (100 * part).toFixed(part < 0.0995 ? 1 : 0) + "\u202f%";
+const percentText = (part) => (100 * part).toFixed(part < 0.000995 ? 2 : part < 0.0995 ? 1 : 0) + "\u202f%";
 // The limit counts main memory: what lies in a cache may be faster.
 const limitText = (part) => part > 1.2 ? "cached" : percentText(part);
 const breakable = (name) => name.replace(/[._,]/g, "$&\u200b");  // a name may be broken after these

@@ -94,26 +94,26 @@ function span(cell, cellCount, size) {
 function showPicture(title, detail, picture) {
   const dialog = document.getElementById("viewer");
   const room = Math.min(window.innerWidth - 150, 860), high = window.innerHeight - 330;
+  const named = isByToken(picture) && picture.height === picture.rows;
   const cell = Math.max(3, Math.min(18, Math.floor(room / picture.width), Math.max(8, Math.floor(high / picture.height))));
-  const canvas = element("canvas", { style: `width:${cell * picture.width}px;height:${cell * picture.height}px` });
+  const row = named ? Math.max(cell, 11) : cell;  // a row with a name is as high as the name
+  const canvas = element("canvas", { style: `width:${cell * picture.width}px;height:${row * picture.height}px` });
   paint(canvas, picture);
   const reading = element("p", { class: "reading" }, "Point at a cell to read it.");
   canvas.addEventListener("pointermove", (event) => {
     const box = canvas.getBoundingClientRect();
     const at = (part, size) => Math.max(0, Math.min(size - 1, Math.floor(part * size)));
-    const row = at((event.clientY - box.top) / box.height, picture.height);
+    const line = at((event.clientY - box.top) / box.height, picture.height);
     const column = at((event.clientX - box.left) / box.width, picture.width);
-    const value = cells(picture)[row * picture.width + column];
-    const rowName = span(row, picture.height, picture.rows);
-    const token = isByToken(picture) && picture.height === picture.rows
-      ? ` “${tokenText(trace.prompt.tokens[row])}”` : "";
+    const value = cells(picture)[line * picture.width + column];
+    const rowName = span(line, picture.height, picture.rows);
+    const token = named ? ` “${tokenText(trace.prompt.tokens[line])}”` : "";
     const mean = picture.height < picture.rows || picture.width < picture.columns ? "mean ≈ " : "≈ ";
     reading.textContent = `row ${rowName}${token}, column ${span(column, picture.width, picture.columns)}: ` +
       (value === 0 ? "not finite" : mean + valueText((value - 128) / 127 * picture.scale));
   });
-  const labels = element("ol", { class: "row-names", style: `--cell:${cell}px` });
-  if (isByToken(picture) && picture.height === picture.rows && cell >= 8)
-    trace.prompt.tokens.forEach((token) => labels.append(element("li", {}, tokenText(token))));
+  const labels = element("ol", { class: "row-names", style: `--cell:${row}px` });
+  if (named) trace.prompt.tokens.forEach((token) => labels.append(element("li", {}, tokenText(token))));
   const listed = picture.values && element("p", { class: "listed" }, picture.values.map(valueText).join("  "));
   dialog.replaceChildren(
     element("div", { class: "dialog-head" }, element("h2", {}, title),

@@ -160,6 +160,26 @@ TEST_CASE("trace: writes named tensors, lists instructions, names what is wrong 
   REQUIRE_THAT(refused.output, Catch::Contains("input_ids: expected i64 [batch, time]"));
 }
 
+TEST_CASE("trace: a page of a prompt, and what it needs for one") {
+  const TemporaryFolder folder;
+  const std::string model = " --model " + make_model(folder, true).string();
+  const std::string html = (folder / "page.html").string();
+  const Outcome traced = call("trace" + model + " --prompt '</script> & so on' --grad --html " + html);
+  CAPTURE(traced.output);
+  REQUIRE(traced.status == 0);
+  const std::string page = read_text_file(html);
+  REQUIRE(page.starts_with("<!doctype html>"));
+  for (const char* text : {"moe_route_backward", "kernels/moe/route.cpp", "model.layers.1", "\\u003c|im_start|>"})
+    REQUIRE_THAT(page, Catch::Contains(text));
+  const Outcome neither = call("trace" + model + " --html " + html);
+  REQUIRE(neither.status == 1);
+  REQUIRE_THAT(neither.output, Catch::Contains("--input") && Catch::Contains("--prompt"));
+  fs::remove(folder / "moe" / "tokenizer.json");
+  const Outcome mute = call("trace" + model + " --prompt hello --html " + html);
+  REQUIRE(mute.status == 1);
+  REQUIRE_THAT(mute.output, Catch::Contains("tokenizer.json"));
+}
+
 TEST_CASE("chat: one prompt, a conversation with commands, and a model that does not exist") {
   const TemporaryFolder folder;
   const std::string model = " --model " + make_model(folder, true).string();

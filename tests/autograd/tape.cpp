@@ -185,3 +185,20 @@ TEST_CASE("a repeated step allocates nothing and has the same bits") {
   Tape fresh(device);
   REQUIRE(model.step(fresh) == first);
 }
+
+TEST_CASE("who watches a pass learns which op each instruction serves") {
+  Device device = Device::cpu(1);
+  Tape tape(device);
+  const OwnedTensor x = randn({3, 8}, 1);
+  std::vector<std::pair<std::size_t, bool>> seen;
+  device.set_observer([&](const Execution&) { seen.emplace_back(tape.current_op(), tape.in_backward()); });
+  const Tensor y = swiglu(tape, tape.leaf(x));  // [3, 4]
+  const Tensor z = scale(tape, y, 0.5);
+  tape.backward(sum(tape, z));
+  device.set_observer({});
+  // swiglu, scale; the seed of the loss, then backwards
+  REQUIRE(seen == std::vector<std::pair<std::size_t, bool>>{{0, false}, {1, false}, {2, true}, {1, true}, {0, true}});
+  REQUIRE(tape.op_count() == 3);
+  REQUIRE(std::string(tape.source_of(0).file_name()).ends_with("autograd/ops/swiglu.cpp"));
+  REQUIRE(std::string(tape.source_of(0).function_name()).find("swiglu(") != std::string::npos);
+}

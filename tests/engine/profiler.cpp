@@ -38,6 +38,29 @@ TEST_CASE("the device counts nothing while the profiler is off, sums in totals, 
   REQUIRE(profiler.executions()[0].operands == "y f32 [2, 3], a f32 [2, 3], b f32 [2, 3]");
 }
 
+TEST_CASE("an observer sees each instruction after it has run, and which operands it may write") {
+  Device device = Device::cpu(1);
+  float memory[2] = {1, 2}, sum[2] = {0, 0};
+  const View x = view_of(memory, Shape{2}), y = view_of(sum, Shape{2});
+  int seen = 0;
+  device.set_observer([&](const Execution& execution) {
+    ++seen;
+    REQUIRE(std::string(execution.instruction) == "add");
+    REQUIRE(execution.operands.size() == 3);
+    REQUIRE(execution.operands[0].name == "y");
+    REQUIRE(execution.operands[0].view.written);
+    REQUIRE(execution.operands[0].view.as<float>()[1] == 4);
+    REQUIRE_FALSE(execution.operands[1].view.written);
+    REQUIRE(execution.work.bytes == 24);
+    REQUIRE(execution.seconds >= 0);
+  });
+  device.run(Add{.y = y, .a = x, .b = x});
+  REQUIRE(device.profiler().totals().empty());
+  device.set_observer({});
+  device.run(Add{.y = y, .a = x, .b = x});
+  REQUIRE(seen == 1);
+}
+
 TEST_CASE("totals come most expensive first, and the report measures against the machine's limit") {
   Profiler profiler;
   profiler.set_mode(Profiler::Mode::totals);
