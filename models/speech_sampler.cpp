@@ -85,7 +85,6 @@ void SpeechSampler::draw(const OmniSequences::Logits& logits, std::span<const Ro
                           .top_k = kTopK,
                           .greedy = greedy});
   device_.copy(view_of(tokens_on_host_.data(), tokens_.view().shape), tokens_);
-  device_.synchronize();  // reports a NaN
   for (std::size_t row = 0; row < draws.size(); ++row) {
     const auto token = [&](std::int64_t q) { return tokens_on_host_[static_cast<std::size_t>(q * rows_) + row]; };
     draws[row].text = token(kCodebooks);

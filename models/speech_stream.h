@@ -34,7 +34,7 @@ struct SpeechEmission {
 };
 
 // Speech begins one step after the text, and codebook q begins q steps after codebook 0: the delay of the training
-// data. A frame is complete eight steps after its text could first be heard.
+// data. Frame f of a reply is complete when codebook 7 draws its code: in step f + 8.
 class SpeechStream {
  public:
   // Throws std::invalid_argument if a token that it is told to feed is outside of the vocabulary.

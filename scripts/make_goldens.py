@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""Make the goldens that the C++ tests compare with: our PyTorch reference on small random models, tokenizer and text
-samples.
+"""Make the goldens that the C++ tests compare with: our PyTorch reference on small random models, tokenizer, text
+and omni samples.
 
 Needs `pip install -r scripts/requirements.txt`. Single-threaded fp32 on the CPU, so that two runs agree.
 
@@ -16,6 +16,7 @@ import torch
 from reference.golden_models import check_case, write_models
 from reference.golden_omni import check_case as check_omni
 from reference.golden_omni import write_omni
+from reference.golden_omni_samples import check_omni_samples, write_omni_samples
 from reference.golden_texts import check_texts, write_texts
 
 
@@ -25,6 +26,7 @@ def check(folder: Path) -> list[str]:
     omni = sorted(path for path in folder.glob("omni-*") if (path / "config.json").exists())
     problems += [problem for case in omni for problem in check_omni(case)]
     problems += check_texts(folder) if (folder / "text-samples").is_dir() else []
+    problems += check_omni_samples(folder) if (folder / "omni-samples").is_dir() else []
     print(f"{folder}: {len(cases) + len(omni)} models checked, {len(problems)} disagreements")
     return problems
 
@@ -40,6 +42,7 @@ def main() -> None:
         write_texts(options.output)
         write_models(options.output)
         write_omni(options.output)
+        write_omni_samples(options.output)
     problems = check(options.output or options.check)
     if problems:
         sys.exit("\n".join(problems))

@@ -75,7 +75,7 @@ void Embedding::check(Check& that) const {
   that.operand("ids", ids, DType::i64, ids.shape);
   that.operand("y", y, table_scale ? DType::f32 : table.dtype, y.shape);
   that.optional("table_scale", table_scale, DType::f32, {table.rows()});
-  that.that((table.dtype == DType::i8) == static_cast<bool>(table_scale) && (!table_scale || y.place == Place::host),
+  that.that((table.dtype == DType::i8) == static_cast<bool>(table_scale) && (!table_scale || y.place != Place::cuda),
             "a table of i8 needs table_scale and the CPU");
   that.that(group > 0, "group must be positive, found " + std::to_string(group));
   that.that(y.width() == table.width() && y.rows() * group == ids.count(),

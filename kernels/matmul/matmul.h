@@ -39,7 +39,7 @@ struct Matmul {
     that.that(c.dtype == a.dtype || (c.dtype == DType::f32 && a.dtype == DType::bf16),
               "c must have the dtype of a and b, or be f32 beside bf16");
     that.optional("b_scale", b_scale, DType::f32, {n()});
-    that.that(!b_scale || (a.dtype == DType::f32 && transpose_b && !transpose_a && c.place == Place::host),
+    that.that(!b_scale || (a.dtype == DType::f32 && transpose_b && !transpose_a && c.place != Place::cuda),
               "b of i8 needs a of f32, transpose_b and the CPU");
     that.optional("bias", bias, wide_of(a.dtype), {n()});
   }

@@ -25,7 +25,7 @@ void GroupedMatmul::check(Check& that) const {
   const std::int64_t n = c.width(), k = a.width();
   that.matrix("b", b, b_scale ? DType::i8 : a.dtype, experts() * (transpose_b ? n : k), transpose_b ? k : n);
   that.optional("b_scale", b_scale, DType::f32, {experts() * n});
-  that.that(!b_scale || (a.dtype == DType::f32 && transpose_b && c.place == Place::host),
+  that.that(!b_scale || (a.dtype == DType::f32 && transpose_b && c.place != Place::cuda),
             "b of i8 needs a of f32, transpose_b and the CPU");
 }
 

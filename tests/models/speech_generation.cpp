@@ -266,6 +266,12 @@ TEST_CASE("answers end where the context ends; a bad prompt or setting is an err
   REQUIRE(generator.is_idle());
   REQUIRE_THROWS_WITH(generator.generate(cold), Catch::Contains("temperature must be positive"));
   REQUIRE(generator.is_idle());
+  SpeechGenerator damaged(device, *model, 2, 10);
+  damaged.set_logits_hook([](std::int64_t, std::int64_t step, const SpeechRequest&, const OmniSequences::Logits& all) {
+    if (step == 2) all.audio.as<float>()[0] = NAN;
+  });
+  REQUIRE_THROWS_WITH(damaged.generate(good), Catch::Contains("not a number"));
+  REQUIRE(damaged.is_idle());
   REQUIRE(same(generator.generate(good)[0], first[0]));
   for (int i = 0; i < 2; ++i) generator.begin(good[0]);
   REQUIRE_THROWS_WITH(generator.begin(good[0]), "generation: all rows are taken");
