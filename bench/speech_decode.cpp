@@ -1,0 +1,85 @@
+// speech_decode: steps per second of speaking (one text token and eight codes each) of the 0.1B omni model with random
+// weights; one JSON line on standard output. bench/versus_pytorch_omni.py runs it beside PyTorch.
+
+#include <CLI/CLI.hpp>
+#include <chrono>
+#include <iostream>
+#include <nlohmann/json.hpp>
+
+#include "engine/machine.h"
+#include "models/omni_model.h"
+#include "models/speech_generation.h"
+
+namespace {
+
+using namespace omni;
+
+constexpr double kFramesPerSecond = 12.5;  // of speech; a step gives a frame
+
+struct Options {
+  std::string device = "cpu", dtype = "bf16";
+  std::int64_t steps = 128, rows = 1, rounds = 3;
+  bool moe = false, profile = false;
+};
+
+// The model in the file that inference loads.
+std::unique_ptr<OmniModel> random_model(const Options& options, Device& device) {
+  OmniConfig config;
+  config.thinker.use_moe = options.moe;
+  const auto folder = std::filesystem::temp_directory_path() / ("omni-speech-" + std::to_string(getpid()));
+  OmniModel::create(config, DType::f32, 1, device)->save(folder, DType::bf16);
+  const DType dtype = options.dtype == "int8" ? DType::i8 : options.dtype == "bf16" ? DType::bf16 : DType::f32;
+  auto model = OmniModel::load(folder, dtype, Purpose::inference, device);
+  std::filesystem::remove_all(folder);
+  return model;
+}
+
+// Steps per second of all rows together, the prompt not counted.
+double rate(const Options& options, Device& device, OmniModel& model) {
+  constexpr std::int64_t kPrompt = 16;
+  SpeechGenerator generator(device, model, options.rows, kPrompt + options.steps + 8);
+  for (std::int64_t row = 0; row < options.rows; ++row) {
+    SpeechRequest request;
+    request.prompt.ids.assign(kPrompt, 100);
+    request.settings.max_new_tokens = options.steps + 4;
+    request.settings.seed = static_cast<std::uint64_t>(row);
+    generator.begin(std::move(request));
+  }
+  for (int i = 0; i < 3; ++i) generator.step();  // warm-up
+  std::int64_t steps = 0;
+  const auto begin = std::chrono::steady_clock::now();
+  for (; steps < options.steps && !generator.is_idle(); ++steps) generator.step();
+  const std::chrono::duration<double> elapsed = std::chrono::steady_clock::now() - begin;
+  return static_cast<double>(steps) / elapsed.count();
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  CLI::App app("Times speaking with the 0.1B omni model on random weights. Prints one JSON line.");
+  Options options;
+  app.add_option("--device", options.device, "cpu, cuda or cuda:N")->capture_default_str();
+  app.add_option("--dtype", options.dtype, "format of the weights")
+      ->check(CLI::IsMember({"f32", "bf16", "int8"}))
+      ->capture_default_str();
+  app.add_option("--steps", options.steps, "timed steps")->capture_default_str();
+  app.add_option("--rows", options.rows, "conversations side by side")->capture_default_str();
+  app.add_option("--rounds", options.rounds, "repetitions, of which the best counts")->capture_default_str();
+  app.add_flag("--moe", options.moe, "four experts instead of dense feed-forward blocks");
+  app.add_flag("--profile", options.profile, "print the table of instructions to standard error");
+  CLI11_PARSE(app, argc, argv);
+  Device device = Device::named(options.device);
+  const auto model = random_model(options, device);
+  double best = 0;
+  for (std::int64_t i = 0; i < options.rounds; ++i) {
+    if (options.profile && i + 1 == options.rounds) device.profiler().set_mode(Profiler::Mode::totals);
+    best = std::max(best, rate(options, device, *model));
+  }
+  std::cout << nlohmann::json{{"steps_per_s", best},
+                              {"conversations", options.rows},
+                              {"real_time_factor", best / kFramesPerSecond},
+                              {"dtype", options.dtype}}
+                   .dump()
+            << '\n';
+  if (options.profile) device.profiler().report(std::cerr, measure_machine(device));
+}

@@ -1,0 +1,180 @@
+#!/usr/bin/env python3
+"""Times a training step and speaking of the 0.1B omni model beside the same model in PyTorch, in one run on one machine.
+
+    python3 bench/versus_pytorch_omni.py                        all loads
+    python3 bench/versus_pytorch_omni.py --loads a              4 x 512, every position labelled
+    python3 bench/versus_pytorch_omni.py --loads b              answers of real lengths, padded to 512
+    python3 bench/versus_pytorch_omni.py --loads a --moe --dtypes bf16
+
+(b) draws text and code lengths as the original's text-to-speech data have them: 354 frames per answer on average, a third
+of the answers longer than 512 positions, and a text token for about four frames.
+
+Each side runs in a process of its own, in turns: ours is train_talker itself on a file of batches, PyTorch is both eager
+and compiled; the better of the two counts, for time and for memory. Needs a release build and a Python with torch and
+safetensors (bench/requirements.txt).
+"""
+
+import argparse
+import json
+import os
+import random
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+
+ROOT = Path(__file__).resolve().parent.parent
+BINARIES = ROOT / "build/release/bin"
+RIVAL = ROOT / "bench/pytorch_omni.py"
+CODEBOOKS, PAD, STOP, IGNORED, BATCH, TIME = 8, 2049, 2050, -100, 4, 512
+
+
+def run(command: list) -> dict:
+    done = subprocess.run([str(part) for part in command], capture_output=True, text=True)
+    if done.returncode != 0:
+        sys.exit(f"{' '.join(map(str, command))}: exit status {done.returncode}\n{done.stderr}")
+    return json.loads(done.stdout.strip().splitlines()[-1])
+
+
+def labelled_batches(count: int) -> dict:
+    """Random text and codes, every position labelled."""
+    generator = torch.Generator().manual_seed(1)
+    ids = torch.randint(0, 2048, (count, BATCH, CODEBOOKS + 1, TIME), generator=generator)
+    return {
+        "input_ids": ids,
+        "text_labels": torch.randint(0, 6400, (count, BATCH, TIME), generator=generator),
+        "audio_labels": torch.randint(0, 2048, (count, BATCH, CODEBOOKS, TIME), generator=generator),
+    }
+
+
+def padded_batches(count: int) -> dict:
+    """Questions of about 25 tokens and answers of about 354 frames, delayed and padded as the training data are."""
+    dice, time = random.Random(7), TIME - 1
+    ids = torch.full((count, BATCH, CODEBOOKS + 1, time), PAD)
+    text_labels = torch.full((count, BATCH, time), IGNORED)
+    audio_labels = torch.full((count, BATCH, CODEBOOKS, time), IGNORED)
+    for batch in range(count):
+        for row in range(BATCH):
+            frames = int(min(max(dice.lognormvariate(5.55, 0.8), 12), 2000))
+            start, tokens = dice.randint(15, 35), frames // 4 + 2
+            ids[batch, row, CODEBOOKS] = 0
+            end = min(start + tokens, time)
+            ids[batch, row, CODEBOOKS, :end] = torch.tensor([dice.randrange(36, 6400) for _ in range(end)])
+            text_labels[batch, row, start - 1 : end - 1] = ids[batch, row, CODEBOOKS, start:end]
+            for q in range(CODEBOOKS):
+                for frame in range(frames + 1):
+                    position = start + q + 1 + frame
+                    if position > time:
+                        break
+                    code = dice.randrange(2048) if frame < frames else STOP
+                    audio_labels[batch, row, q, position - 1] = code
+                    if position < time:
+                        ids[batch, row, q, position] = code
+    return {"input_ids": ids, "text_labels": text_labels, "audio_labels": audio_labels}
+
+
+def train_ours(folder: Path, replay: Path, dtype: str, options: argparse.Namespace, extra: list[str]) -> dict:
+    recipe = folder / "recipe.yaml"
+    moe = "true" if options.moe else "false"
+    recipe.write_text(f"config: {{use_moe: {moe}, model_type: minimind-o, max_position_embeddings: 1024}}\n")
+    # The first pass over the batches warms up: every shape once.
+    steps = options.batches + options.steps
+    settings = [f"replay={replay}", f"output={folder}/run", f"steps={steps}", f"dtype={dtype}", "overwrite=true"]
+    process = subprocess.Popen(
+        [BINARIES / "train_talker", recipe, *settings, *extra], stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
+    output = process.stdout.read().decode()
+    _, status, usage = os.wait4(process.pid, 0)
+    if status != 0:
+        sys.exit(f"train_talker: exit status {status}\n{output}")
+    lines = [json.loads(line) for line in (folder / "run/metrics.jsonl").read_text().splitlines()[1:]]
+    timed = lines[options.batches :]
+    return {
+        "seconds": [line["seconds"] for line in timed],
+        "data_seconds": sum(line["data_seconds"] for line in timed) / sum(line["seconds"] for line in timed),
+        "peak_rss_mb": usage.ru_maxrss / 1024,
+        "fraction_of_peak": max(line["fraction_of_peak"] for line in timed),
+    }
+
+
+def compare_training(name: str, batches: dict, dtype: str, folder: Path, options: argparse.Namespace) -> None:
+    replay = folder / "batches.safetensors"
+    save_file({key: value.contiguous() for key, value in batches.items()}, replay)
+    ours = train_ours(folder, replay, dtype, options, [])
+    moe = ["--moe"] if options.moe else []
+    rivals = [
+        run(
+            [
+                sys.executable,
+                RIVAL,
+                "--replay",
+                replay,
+                "--dtype",
+                dtype,
+                "--compile",
+                compiled,
+                "--steps",
+                options.steps,
+                *moe,
+            ]
+        )
+        for compiled in ("0", "1")
+    ]
+    # The same batches in the same order, so sums compare.
+    mine = sum(ours["seconds"]) / len(ours["seconds"])
+    theirs = min(sum(rival["seconds"]) / len(rival["seconds"]) for rival in rivals)
+    memory = min(rival["peak_rss_mb"] for rival in rivals)
+    print(
+        f"{name:30} {dtype:5} ours {mine:7.3f} s  PyTorch {theirs:7.3f} s  speed x{theirs / mine:5.2f}   memory "
+        f"{ours['peak_rss_mb']:6.0f} of {memory:6.0f} MB = {ours['peak_rss_mb'] / memory:.2f}   "
+        f"{100 * ours['fraction_of_peak']:.0f}% of peak, {100 * ours['data_seconds']:.2f}% waiting for data",
+        flush=True,
+    )
+
+
+def compare_decoding(options: argparse.Namespace) -> None:
+    moe = ["--moe"] if options.moe else []
+    rivals = {
+        (way, compiled): run(
+            [sys.executable, RIVAL, "--decode", "96", "--dtype", "bf16", "--cache", way, "--compile", compiled, *moe]
+        )["steps_per_s"]
+        for way in ("growing", "static")
+        for compiled in ("0", "1")
+    }
+    for dtype in ("bf16", "int8"):
+        ours = run([BINARIES / "speech_decode", "--dtype", dtype, *moe])
+        for way in ("growing", "static"):
+            theirs = max(rivals[way, compiled] for compiled in ("0", "1"))
+            print(
+                f"{'decode, rival: ' + way + ' cache':30} {dtype:5} ours {ours['steps_per_s']:7.1f} steps/s  PyTorch bf16 "
+                f"{theirs:7.1f} steps/s  speed x{ours['steps_per_s'] / theirs:5.2f}   "
+                f"{ours['real_time_factor']:.1f} x real time",
+                flush=True,
+            )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--loads", nargs="+", default=["a", "b", "decode"], choices=["a", "b", "decode"])
+    parser.add_argument("--dtypes", nargs="+", default=["f32", "bf16"], choices=["f32", "bf16"])
+    parser.add_argument("--moe", action="store_true", help="four experts instead of dense feed-forward blocks")
+    parser.add_argument("--steps", type=int, default=3, help="timed steps")
+    parser.add_argument("--batches", type=int, default=3, help="different batches of load b")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        for load, batches in (("a", labelled_batches), ("b", padded_batches)):
+            if load not in options.loads:
+                continue
+            options.batches = 1 if load == "a" else max(options.batches, 1)
+            label = "(a) 4 x 512, all labels" if load == "a" else "(b) real lengths, 4 x 511"
+            for dtype in options.dtypes:
+                compare_training(label, batches(options.batches), dtype, Path(name), options)
+        if "decode" in options.loads:
+            compare_decoding(options)
+
+
+if __name__ == "__main__":
+    main()
