@@ -159,7 +159,7 @@ TEST_CASE("a saved model is the same when loaded; errors name file and parameter
   REQUIRE(loaded->config == model->config);
 
   std::vector<OwnedTensor> memory;
-  std::vector<NamedView> tensors = checkpoint_tensors(model->store, DType::f32, false, memory);
+  std::vector<NamedView> tensors = checkpoint_tensors(model->store, memory);
   tensors.erase(tensors.begin() + 3);
   write_safetensors(folder.path() / "m" / "model.safetensors", tensors);
   REQUIRE_THROWS_WITH(ThinkerModel::load(folder.path() / "m", DType::f32, Purpose::training, device),
