@@ -5,6 +5,7 @@
 
 #include "engine/files.h"
 #include "models/load_weights.h"
+#include "models/saved_order.h"
 
 namespace omni {
 namespace {
@@ -87,6 +88,7 @@ std::vector<NamedView> checkpoint_tensors(const ParameterStore& store, DType dty
         out.push_back({kHead, out[i].view});
         break;
       }
+  sort_as_saved(out);
   return out;
 }
 
