@@ -5,6 +5,7 @@
 
 #include "engine/files.h"
 #include "models/load_weights.h"
+#include "models/saved_order.h"
 
 namespace omni {
 
@@ -62,6 +63,7 @@ void write_model_directory(const std::filesystem::path& directory, const nlohman
 std::vector<NamedView> checkpoint_tensors(const ParameterStore& store, std::vector<OwnedTensor>& memory) {
   std::vector<NamedView> out;
   for (const auto& [name, view] : store.named_masters()) out.push_back({name, store.device().on_host(view, memory)});
+  sort_as_saved(out);
   return out;
 }
 
