@@ -101,4 +101,19 @@ TEST_CASE("weights in i8 without their scale, or beside other operands than f32,
   REQUIRE_THROWS_WITH(cpu(Embedding{.y = y, .table = w.values, .ids = ids}), Catch::Contains("y must be i8"));
 }
 
+TEST_CASE("weights in i8 are refused on a GPU") {
+  for (const TestContext& run : TestContext::all()) {
+    if (run.is_cpu()) continue;
+    const auto there = [](DType dtype, const Shape& shape) { return OwnedTensor(dtype, shape, Place::cuda); };
+    const OwnedTensor values = there(DType::i8, {3, 4}), scale = there(DType::f32, {3}), a = there(DType::f32, {2, 4}),
+                      c = there(DType::f32, {2, 3}), y = there(DType::f32, {2, 4}), ids = there(DType::i64, {2});
+    REQUIRE_THROWS_WITH(run(Matmul{.c = c, .a = a, .b = values, .b_scale = scale, .transpose_b = true}),
+                        "matmul: b of i8 needs a of f32, transpose_b and the CPU");
+    REQUIRE_THROWS_WITH(run(GroupedMatmul{.c = c, .a = a, .b = values, .offset = ids, .b_scale = scale}),
+                        "grouped_matmul: b of i8 needs a of f32, transpose_b and the CPU");
+    REQUIRE_THROWS_WITH(run(Embedding{.y = y, .table = values, .ids = ids, .table_scale = scale}),
+                        "embedding: a table of i8 needs table_scale and the CPU");
+  }
+}
+
 }  // namespace omni

@@ -3,7 +3,9 @@
 #include <cmath>
 
 #include "models/generate.h"
+#include "models/speech_generation.h"
 #include "models/text_loss.h"
+#include "tests/models/small_omni.h"
 #include "tests/support/numbers.h"
 #include "tests/support/temporary_folder.h"
 
@@ -118,6 +120,52 @@ TEST_CASE("greedy generation gives the same ids on every device") {
         const std::vector<std::int32_t> longer(40, 7);
         sequence.show(longer);
         REQUIRE(generate(sequence, prompt, settings, -1) == ids);
+      }
+    }
+}
+
+TEST_CASE("speech is the same text and codes on every device, greedy and drawn") {
+  OwnedTensor codes(DType::i64, {kCodebooks, 3});
+  for (std::int64_t i = 0; i < codes.view().count(); ++i) codes.as<std::int64_t>()[i] = i * 5 % 8;
+  const OwnedTensor audio_states = randn({2, 6}, 4, DType::f32), image_states = randn({3, 5}, 5, DType::f32),
+                    spk_emb = randn({4}, 6, DType::f32);
+  for (const bool use_moe : {false, true})
+    for (const bool greedy : {false, true}) {
+      OmniConfig config = small_config(use_moe);
+      config.audio_vocab_size = 211;  // so many that hardly any ends the speech
+      config.audio_pad_token = 208;
+      config.audio_stop_token = 209;
+      config.audio_spk_token = 210;
+      const auto audio = static_cast<std::int32_t>(config.audio_placeholder_id),
+                 image = static_cast<std::int32_t>(config.image_placeholder_id);
+      std::vector<SpeechRequest> requests(2);
+      requests[0].prompt = {.ids = {7, audio, audio, 30, image, image, image, 9, 4, 11, 31},
+                            .ref_codes = codes,
+                            .spk_emb = spk_emb,
+                            .audio_states = audio_states,
+                            .image_states = image_states};
+      requests[1].prompt = {.ids = {1, 2, 3}};
+      for (SpeechRequest& request : requests)
+        request.settings = {.temperature = 2,
+                            .top_p = 1,
+                            .repetition_penalty = 1.2,
+                            .greedy = greedy,
+                            .max_new_tokens = 30,
+                            .enter_token_id = 3};
+      std::vector<SpeechResult> expected;
+      for (const std::string& name : device_names()) {
+        Device device = Device::named(name, 2);
+        const auto model = OmniModel::create(config, DType::f32, 9, device);
+        SpeechGenerator generator(device, *model, 2, 64);
+        const std::vector<SpeechResult> actual = generator.generate(requests);
+        if (expected.empty()) expected = actual;
+        for (std::size_t i = 0; i < actual.size(); ++i) {
+          CAPTURE(use_moe, greedy, name, i);
+          REQUIRE(actual[i].frames.size() > 1);
+          REQUIRE((greedy || actual[i].frames.front() != actual[i].frames.back()));
+          REQUIRE(actual[i].text == expected[i].text);
+          REQUIRE(actual[i].frames == expected[i].frames);
+        }
       }
     }
 }

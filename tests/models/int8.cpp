@@ -101,8 +101,14 @@ TEST_CASE("a model in i8 computes nearly what it computes in f32, and decodes wh
 
 TEST_CASE("weights in i8 are for inference on the CPU") {
   Device device = Device::cpu(1);
-  const auto training = OmniModel::create(small_config(false), DType::f32, 3, device);
+  const auto training = OmniModel::create(config_of(false), DType::f32, 3, device);
   REQUIRE_THROWS_WITH(training->store.quantize(), Catch::Contains("int8 weights are for inference on the CPU"));
+  if (cuda_device_count() == 0) return;
+  const TemporaryFolder folder;
+  training->save(folder.path(), DType::f32);
+  Device gpu = Device::named("cuda");
+  REQUIRE_THROWS_WITH(OmniModel::load(folder.path(), DType::i8, Purpose::inference, gpu),
+                      Catch::Contains("int8 weights are for inference on the CPU"));
 }
 
 }  // namespace omni

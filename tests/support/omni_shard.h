@@ -13,10 +13,10 @@ namespace omni {
 
 using ShardFiles = std::vector<std::pair<std::string, std::string>>;  // path and bytes
 
-// frames * 8 codes that differ between frames, codebooks and seeds.
-inline std::vector<std::int64_t> some_codes(std::int64_t frames, std::int64_t seed) {
+// frames * 8 codes below `limit` that differ between frames, codebooks and seeds.
+inline std::vector<std::int64_t> some_codes(std::int64_t frames, std::int64_t seed, std::int64_t limit = 2048) {
   std::vector<std::int64_t> codes;
-  for (std::int64_t i = 0; i < frames * 8; ++i) codes.push_back((i * 37 + seed * 101) % 2048);
+  for (std::int64_t i = 0; i < frames * 8; ++i) codes.push_back((i * 37 + seed * 101) % limit);
   return codes;
 }
 inline std::vector<float> some_floats(std::int64_t count, std::int64_t seed) {
@@ -24,8 +24,8 @@ inline std::vector<float> some_floats(std::int64_t count, std::int64_t seed) {
   for (std::int64_t i = 0; i < count; ++i) values.push_back(static_cast<float>((i * 31 + seed * 17) % 201 - 100) / 64);
   return values;
 }
-inline std::string codes_file(std::int64_t frames, std::int64_t seed) {
-  return npy_file(some_codes(frames, seed), {frames, 8});
+inline std::string codes_file(std::int64_t frames, std::int64_t seed, std::int64_t limit = 2048) {
+  return npy_file(some_codes(frames, seed, limit), {frames, 8});
 }
 
 // Two turns with everything that a sample can have. `seed` also gives the lengths.
