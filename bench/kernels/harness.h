@@ -31,9 +31,11 @@ class Bench {
   Device& device() { return device_; }
   const MachineLimits& limits() const { return limits_; }
 
-  // Operands: memory of the device, filled with values of size 1, and with the integers 0 .. limit - 1 in turn.
+  // Operands: memory of the device, filled with values of size 1, with the integers 0 .. limit - 1 in turn, and with
+  // what a tensor in host memory holds.
   View tensor(DType dtype, const Shape& shape);
   View integers(const Shape& shape, std::int64_t limit);
+  View copy_of(const OwnedTensor& values);
   // Operands of benches that have run are no longer needed.
   void clear() { memory_.clear(); }
 
@@ -71,6 +73,7 @@ void add_row_benches();
 void add_matmul_benches();
 void add_attention_benches();
 void add_moe_benches();
+void add_omni_benches();
 void add_optimizer_benches();
 
 }  // namespace omni::bench

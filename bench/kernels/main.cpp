@@ -22,7 +22,11 @@ View Bench::tensor(DType dtype, const Shape& shape) {
 View Bench::integers(const Shape& shape, std::int64_t limit) {
   const OwnedTensor values(DType::i64, shape);
   for (std::int64_t i = 0; i < shape.count(); ++i) values.as<std::int64_t>()[i] = i * 7919 % limit;
-  memory_.emplace_back(DType::i64, shape, device_.place());
+  return copy_of(values);
+}
+
+View Bench::copy_of(const OwnedTensor& values) {
+  memory_.emplace_back(values.view().dtype, values.view().shape, device_.place());
   device_.copy(memory_.back(), values);
   return memory_.back();
 }
@@ -54,6 +58,7 @@ void run_all(const std::string& device, const std::string& filter, const std::st
   add_matmul_benches();
   add_attention_benches();
   add_moe_benches();
+  add_omni_benches();
   add_optimizer_benches();
   for (const auto& [name, body] : registered)
     benchmark::RegisterBenchmark(name.c_str(),
