@@ -82,6 +82,24 @@ TEST_CASE("a spoken answer: what is fed and emitted step by step") {
   REQUIRE(stream.frames().size() == 4);
 }
 
+TEST_CASE("a spoken answer: padding after a stop code, where it is asked for") {
+  SpeechStream stream(OmniConfig(), {.enter_token_id = 234, .pad_after_stop = true});
+  const std::vector<std::int64_t> text{500, 501, kEos};
+  std::vector<std::vector<std::int64_t>> fed;
+  std::vector<std::int64_t> fed_text;
+  while (!stream.finished()) {
+    const auto step = static_cast<std::size_t>(stream.step());
+    if (!stream.advance(step < text.size() ? text[step] : 9, scripted_codes(stream, 1))) break;
+    fed.push_back(list(stream.codes()));
+    fed_text.push_back(stream.text());
+  }
+  REQUIRE(fed_text[3] == 234);
+  REQUIRE(fed[5] == std::vector<std::int64_t>{kStop, 131, 122, 113, 104, kPad, kPad, kPad});
+  REQUIRE(fed[6] == std::vector<std::int64_t>{kPad, kStop, 132, 123, 114, 105, kPad, kPad});
+  REQUIRE(fed[11] == std::vector<std::int64_t>{kPad, kPad, kPad, kPad, kPad, kPad, kStop, 137});
+  REQUIRE(stream.frames().size() == 4);
+}
+
 TEST_CASE("a spoken answer: recent codes, padding included") {
   SpeechStream stream(OmniConfig(), {});
   using Recent = std::array<std::int64_t, SpeechStream::kRecent>;
