@@ -19,7 +19,7 @@ struct Options {
   std::string model, prompt, system, dtype = "bf16", device = "cpu", codes, voice;
   int threads = 0;
   std::int64_t context = 2048;
-  bool raw = false, thinking = false, statistics = false;
+  bool as_trained = false, raw = false, thinking = false, statistics = false;
   GenerationSettings generation{.sampling = {}, .max_new_tokens = 512, .seed = 42};
 };
 
@@ -196,6 +196,7 @@ void answer_aloud(const Options& options, const CLI::App& app) {
                    .threads = options.threads,
                    .context = options.context,
                    .statistics = options.statistics,
+                   .as_trained = options.as_trained,
                    .speech = {}};
   const SamplingSettings& sampling = options.generation.sampling;
   if (app.count("--temperature") > 0) out.speech.temperature = sampling.temperature;
@@ -265,6 +266,10 @@ int main(int argc, char** argv) {
   codes->needs(prompt)->excludes(top_k)->excludes(raw);
   app.add_option("--voice", options.voice,
                  "speak with this voice: FILE.safetensors with ref_codes and spk_emb, or FILE.pt:NAME")
+      ->needs(codes);
+  app.add_flag("--as-trained", options.as_trained,
+               "after the end of text and codes feed the model what its training data hold there; the original feeds "
+               "another token and goes on drawing codes")
       ->needs(codes);
   CLI11_PARSE(app, argc, argv);
   try {

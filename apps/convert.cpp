@@ -8,6 +8,7 @@
 #include "engine/memory.h"
 #include "engine/weights.h"
 #include "models/config.h"
+#include "models/saved_order.h"
 
 namespace {
 
@@ -51,6 +52,7 @@ std::vector<NamedView> converted(const WeightSource& source, DType dtype, bool t
         out.push_back({kHead, out[i].view});
         break;
       }
+  sort_as_saved(out);
   return out;
 }
 

@@ -6,13 +6,13 @@
 #include <mutex>
 #include <nlohmann/json.hpp>
 #include <numeric>
-#include <optional>
 #include <stdexcept>
 
 #include "engine/files.h"
 #include "engine/memory.h"
 #include "engine/safetensors_header.h"
 #include "engine/suggest.h"
+#include "engine/weights.h"
 
 namespace omni {
 namespace {
@@ -163,19 +163,42 @@ ConstView SafetensorsFile::at(std::string_view name) const {
   return {data, dtype, Shape(tensor.shape)};
 }
 
+namespace {
+
+// In pieces, so that a conversion takes no memory to speak of.
+void write_converted(AtomicFile& file, const ConstView& view, DType as) {
+  if (view.dtype == as) {
+    file.write(view.data, static_cast<std::size_t>(view.bytes()));
+    return;
+  }
+  constexpr std::int64_t kPiece = std::int64_t{1} << 18;
+  const OwnedTensor piece(as, {std::min(kPiece, view.count())});
+  for (std::int64_t at = 0; at < view.count(); at += kPiece) {
+    const View converted = slice(piece.view(), 0, {std::min(kPiece, view.count() - at)});
+    copy_converted(slice(view, at, converted.shape), converted);
+    file.write(converted.data, static_cast<std::size_t>(converted.bytes()));
+  }
+}
+
+}  // namespace
+
 void write_safetensors(const std::filesystem::path& path, std::span<const NamedView> tensors,
-                       const std::map<std::string, std::string>& metadata) {
+                       const std::map<std::string, std::string>& metadata, std::optional<DType> as) {
   check_writable(path.string(), tensors);
+  const auto dtype_of = [&](const NamedView& tensor) { return as.value_or(tensor.view.dtype); };
+  const auto bytes_in_file = [&](const NamedView& tensor) {
+    return tensor.view.count() * static_cast<std::int64_t>(size_of(dtype_of(tensor)));
+  };
   std::vector<std::size_t> layout(tensors.size());
   std::iota(layout.begin(), layout.end(), std::size_t{0});
   std::stable_sort(layout.begin(), layout.end(), [&](std::size_t a, std::size_t b) {
-    return size_of(tensors[a].view.dtype) > size_of(tensors[b].view.dtype);
+    return size_of(dtype_of(tensors[a])) > size_of(dtype_of(tensors[b]));
   });
   std::vector<std::int64_t> begin(tensors.size());
   std::int64_t end = 0;
   for (const std::size_t i : layout) {
     begin[i] = end;
-    end += tensors[i].view.bytes();
+    end += bytes_in_file(tensors[i]);
   }
 
   std::string header = "{";
@@ -185,9 +208,9 @@ void write_safetensors(const std::filesystem::path& path, std::span<const NamedV
     for (std::size_t i = 0; i < tensors.size(); ++i) {
       const auto& [name, view] = tensors[i];
       if (name == "__metadata__") throw std::runtime_error("cannot write " + path.string() + ": reserved name " + name);
-      header += (i ? "," : "") + nlohmann::json(name).dump() + ":{\"dtype\":\"" + file_name_of(view.dtype) +
+      header += (i ? "," : "") + nlohmann::json(name).dump() + ":{\"dtype\":\"" + file_name_of(dtype_of(tensors[i])) +
                 "\",\"shape\":" + view.shape.text() + ",\"data_offsets\":[" + std::to_string(begin[i]) + "," +
-                std::to_string(begin[i] + view.bytes()) + "]}";
+                std::to_string(begin[i] + bytes_in_file(tensors[i])) + "]}";
     }
   } catch (const nlohmann::json::exception& error) {
     throw std::runtime_error("cannot write " + path.string() + ": a name or metadata is no UTF-8: " + error.what());
@@ -199,8 +222,7 @@ void write_safetensors(const std::filesystem::path& path, std::span<const NamedV
   const std::uint64_t length = header.size();
   file.write(&length, sizeof length);
   file.write(header);
-  for (const std::size_t i : layout)
-    file.write(tensors[i].view.data, static_cast<std::size_t>(tensors[i].view.bytes()));
+  for (const std::size_t i : layout) write_converted(file, tensors[i].view, dtype_of(tensors[i]));
   file.commit();
 }
 

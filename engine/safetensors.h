@@ -6,6 +6,7 @@
 #include <filesystem>
 #include <map>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -54,8 +55,9 @@ class SafetensorsFile {
 };
 
 // Writes tensors and metadata atomically (engine/files.h), streaming. The header lists the tensors in the given order;
-// their bytes are laid out by falling element size, so that each is aligned for its type.
+// their bytes are laid out by falling element size, so that each is aligned for its type. With `as` all of them, which
+// are then floating-point numbers, are converted on the way.
 void write_safetensors(const std::filesystem::path& path, std::span<const NamedView> tensors,
-                       const std::map<std::string, std::string>& metadata = {});
+                       const std::map<std::string, std::string>& metadata = {}, std::optional<DType> as = {});
 
 }  // namespace omni

@@ -47,9 +47,8 @@ std::array<std::int64_t, SpeechStream::kRecent> SpeechStream::recent(std::int64_
 void SpeechStream::take_codes(const SpeechFrame& drawn) {
   const std::int64_t drawing = this->drawing();
   for (std::size_t q = 0; q < codes_.size(); ++q) {
-    const bool draws = static_cast<std::int64_t>(q) < drawing;
+    const bool draws = static_cast<std::int64_t>(q) < drawing && !(settings_.pad_after_stop && stops_[q] != kNever);
     codes_[q].push_back(draws ? drawn[q] : config_.audio_pad_token);
-    // After its stop a codebook goes on drawing, and is fed what it draws.
     if (draws && drawn[q] >= config_.first_reserved_code()) stops_[q] = std::min(stops_[q], step_);
   }
 }

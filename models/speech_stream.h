@@ -22,6 +22,9 @@ struct SpeechSettings {
   // Fed to the Thinker once after the end of the text, and from then on. The original feeds 201, the newline of an
   // older tokenizer; training rows have 234 there.
   std::int64_t enter_token_id = 201, pad_token_id = 0;
+  // Whether a codebook is fed padding after its stop code, as in training. In the original it goes on drawing, and is
+  // fed what it draws.
+  bool pad_after_stop = false;
 };
 
 // The codes of the eight codebooks for 80 ms of sound.

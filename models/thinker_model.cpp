@@ -5,14 +5,9 @@
 
 #include "engine/files.h"
 #include "models/load_weights.h"
+#include "models/saved_order.h"
 
 namespace omni {
-namespace {
-
-constexpr const char* kEmbedding = "model.embed_tokens.weight";
-constexpr const char* kHead = "lm_head.weight";
-
-}  // namespace
 
 const char* config_dtype(DType dtype) {
   return dtype == DType::bf16 ? "bfloat16" : dtype == DType::f16 ? "float16" : "float32";
@@ -62,31 +57,13 @@ void write_model_directory(const std::filesystem::path& directory, const nlohman
                                              {"top_p", 0.85}};
   write_text_file(directory / "generation_config.json", generation.dump(2) + "\n");
   std::vector<OwnedTensor> memory;
-  write_safetensors(directory / "model.safetensors", checkpoint_tensors(store, dtype, false, memory),
-                    {{"format", "pt"}});
+  write_safetensors(directory / "model.safetensors", checkpoint_tensors(store, memory), {{"format", "pt"}}, dtype);
 }
 
-std::vector<NamedView> checkpoint_tensors(const ParameterStore& store, DType dtype, bool tied_head,
-                                          std::vector<OwnedTensor>& memory) {
+std::vector<NamedView> checkpoint_tensors(const ParameterStore& store, std::vector<OwnedTensor>& memory) {
   std::vector<NamedView> out;
-  std::vector<OwnedTensor> downloaded;
-  for (const auto& [name, view] : store.named_masters()) {
-    std::vector<OwnedTensor>& kept = view.dtype == dtype ? memory : downloaded;
-    ConstView values = store.device().on_host(view, kept);
-    if (view.dtype != dtype) {
-      memory.emplace_back(dtype, view.shape);
-      copy_converted(values, memory.back());
-      values = memory.back();
-      downloaded.clear();
-    }
-    out.push_back({name, values});
-  }
-  if (tied_head)
-    for (std::size_t i = 0; i < out.size(); ++i)
-      if (out[i].name == kEmbedding) {
-        out.push_back({kHead, out[i].view});
-        break;
-      }
+  for (const auto& [name, view] : store.named_masters()) out.push_back({name, store.device().on_host(view, memory)});
+  sort_as_saved(out);
   return out;
 }
 

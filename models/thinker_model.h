@@ -41,9 +41,7 @@ const char* config_dtype(DType dtype);
 void write_model_directory(const std::filesystem::path& directory, const nlohmann::ordered_json& config,
                            const ParameterStore& store, DType dtype, const ThinkerConfig& thinker);
 
-// The model's parameters under their checkpoint names, converted to `dtype` in host memory; with `tied_head` the
-// embedding appears a second time as lm_head.weight.
-std::vector<NamedView> checkpoint_tensors(const ParameterStore& store, DType dtype, bool tied_head,
-                                          std::vector<OwnedTensor>& memory);
+// The model's parameters under their checkpoint names, in host memory: `memory`, where they lie elsewhere.
+std::vector<NamedView> checkpoint_tensors(const ParameterStore& store, std::vector<OwnedTensor>& memory);
 
 }  // namespace omni

@@ -90,6 +90,10 @@ void speak(const SpeakOptions& options, const nlohmann::ordered_json& messages) 
   request.prompt.ref_codes = voice.ref_codes;
   request.prompt.spk_emb = voice.spk_emb;
   request.settings = options.speech;
+  if (options.as_trained) {
+    request.settings.enter_token_id = tokenizer.encode("\n").front();
+    request.settings.pad_after_stop = true;
+  }
   const std::size_t prompt_tokens = request.prompt.ids.size();
   StreamingDecoder decoder(tokenizer);
   std::string text;

@@ -20,6 +20,7 @@ struct SpeakOptions {
   int threads = 0;
   std::int64_t context = 2048;
   bool statistics = false;
+  bool as_trained = false;  // feed what training data hold after the end of text and codes (SpeechSettings)
   SpeechSettings speech;
 };
 

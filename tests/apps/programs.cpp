@@ -1,10 +1,6 @@
 // The programs as a user calls them: what they print, write and return.
 
-#include <sys/wait.h>
-
 #include <catch2/catch.hpp>
-#include <cstdio>
-#include <cstdlib>
 #include <filesystem>
 #include <set>
 
@@ -12,6 +8,7 @@
 #include "engine/weights.h"
 #include "models/omni_model.h"
 #include "models/thinker_model.h"
+#include "tests/apps/call.h"
 #include "tests/support/numbers.h"
 #include "tests/support/omni_shard.h"
 #include "tests/trainers/small_run.h"
@@ -20,20 +17,6 @@ namespace omni {
 namespace {
 
 namespace fs = std::filesystem;
-
-struct Outcome {
-  int status;
-  std::string output;  // both streams
-};
-
-Outcome call(const std::string& arguments, const std::string& input = {}) {
-  const TemporaryFolder folder;
-  write_text_file(folder / "input", input);
-  const std::string command = std::string(OMNI_BINARY_DIR) + "/" + arguments + " < " + (folder / "input").string() +
-                              " > " + (folder / "output").string() + " 2>&1";
-  const int status = std::system(command.c_str());
-  return {WIFEXITED(status) ? WEXITSTATUS(status) : -1, read_text_file(folder / "output")};
-}
 
 // A model directory with a byte-level tokenizer without merges.
 fs::path make_model(const TemporaryFolder& folder, bool use_moe) {
@@ -58,7 +41,8 @@ fs::path make_model(const TemporaryFolder& folder, bool use_moe) {
 }  // namespace
 
 TEST_CASE("every program explains itself and refuses what it does not know") {
-  for (const std::string program : {"train_thinker", "chat", "convert", "prepare_data", "tokenizer", "trace"}) {
+  for (const std::string program :
+       {"train_thinker", "chat", "convert", "prepare_data", "tokenizer", "trace", "train_talker"}) {
     CAPTURE(program);
     const Outcome help = call(program + " --help");
     REQUIRE(help.status == 0);

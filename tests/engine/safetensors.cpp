@@ -135,6 +135,21 @@ TEST_CASE("every truncation and every extension of a safetensors file is an erro
   }
 }
 
+TEST_CASE("safetensors: numbers are converted on the way into the file") {
+  const TemporaryFolder folder;
+  std::vector<float> values(300'001);  // more than one piece
+  for (std::size_t i = 0; i < values.size(); ++i) values[i] = static_cast<float>(i) / 7;
+  const std::vector<NamedView> tensors = {{"x", view_of(values.data(), {300'001})},
+                                          {"empty", view_of(values.data(), {0})}};
+  write_safetensors(folder / "a", tensors, {}, DType::bf16);
+  const SafetensorsFile file(folder / "a");
+  REQUIRE(file.at("x").dtype == DType::bf16);
+  REQUIRE(file.at("x").shape == Shape{300'001});
+  REQUIRE(file.at("empty").count() == 0);
+  for (std::size_t i = 0; i < values.size(); ++i)
+    REQUIRE(to_float(file.at("x").as<bf16>()[i]) == to_float(round_to<bf16>(values[i])));
+}
+
 TEST_CASE("hostile safetensors headers are errors that name the place") {
   const auto entry = [](const std::string& rest) { return "{\"a\":{" + rest + "}}"; };
   REQUIRE(why_not(entry(R"("dtype":"I32","shape":[1],"data_offsets":[0,4])"), "1234").empty());

@@ -159,8 +159,8 @@ TEST_CASE("a saved model is the same when loaded; errors name file and parameter
   REQUIRE(loaded->config == model->config);
 
   std::vector<OwnedTensor> memory;
-  std::vector<NamedView> tensors = checkpoint_tensors(model->store, DType::f32, false, memory);
-  tensors.erase(tensors.begin() + 3);
+  std::vector<NamedView> tensors = checkpoint_tensors(model->store, memory);
+  std::erase_if(tensors, [](const NamedView& one) { return one.name == "model.layers.0.self_attn.k_proj.weight"; });
   write_safetensors(folder.path() / "m" / "model.safetensors", tensors);
   REQUIRE_THROWS_WITH(ThinkerModel::load(folder.path() / "m", DType::f32, Purpose::training, device),
                       Catch::Contains("m: no tensor") && Catch::Contains("k_proj"));
