@@ -11,10 +11,10 @@ namespace omni {
 
 Omni::Omni(const Scope& scope, const OmniConfig& config)
     : config_(config),
-      thinker_(scope, config.thinker),
-      talker_(scope / "talker", config),
       audio_proj_(scope / "audio_proj", config.audio_hidden_size, config.thinker.hidden_size),
-      vision_proj_(scope / "vision_proj", config.image_hidden_size, config.thinker.hidden_size) {}
+      vision_proj_(scope / "vision_proj", config.image_hidden_size, config.thinker.hidden_size),
+      thinker_(scope, config.thinker),
+      talker_(scope / "talker", config) {}
 
 Omni::Output Omni::operator()(Tape& tape, const OmniInputs& inputs, const Observer& observer,
                               const OmniCaches& caches) {
@@ -42,12 +42,6 @@ Omni::Output Omni::operator()(Tape& tape, const OmniInputs& inputs, const Observ
 
 Tensor Omni::audio_logits(Tape& tape, const Tensor& audio_hidden, const CodebookMaps& maps) const {
   return talker_.logits(tape, Tape::reshaped(audio_hidden, {audio_hidden.rows(), audio_hidden.width()}), maps);
-}
-
-std::vector<const Parameter*> Omni::milestones() const {
-  std::vector<const Parameter*> out = thinker_.milestones();
-  for (const Parameter* milestone : talker_.milestones()) out.push_back(milestone);
-  return out;
 }
 
 namespace {

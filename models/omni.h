@@ -30,13 +30,15 @@ class Omni {
 
   Parameter& text_head_weight() { return thinker_.head_weight(); }
   const OmniConfig& config() const { return config_; }
-  std::vector<const Parameter*> milestones() const;
+  // Those of the Thinker: above them the Talker is finished, whose own parameters are not declared in that order.
+  std::vector<const Parameter*> milestones() const { return thinker_.milestones(); }
 
  private:
   OmniConfig config_;
+  // Declared in the order in which a pass uses them, so that gradients are final from the last to the first.
+  FeatureProjector audio_proj_, vision_proj_;
   Thinker thinker_;
   Talker talker_;
-  FeatureProjector audio_proj_, vision_proj_;
 };
 
 // The objective (all of it f32 [1]), each mean times the share that the inputs give to it:

@@ -103,10 +103,4 @@ Tensor Talker::logits(Tape& tape, const Tensor& hidden, const CodebookMaps& maps
   return add_groups(tape, own, linear(tape, hidden, head_base_));
 }
 
-std::vector<const Parameter*> Talker::milestones() const {
-  std::vector<const Parameter*> out;
-  for (const MiniMindBlock& layer : layers_) out.push_back(&layer.first_parameter());
-  return out;
-}
-
 }  // namespace omni

@@ -43,8 +43,6 @@ class Talker {
   //   logits_i = base(x) + up_i(gelu(down_i(x)))
   Tensor logits(Tape& tape, const Tensor& hidden, const CodebookMaps& maps) const;
 
-  std::vector<const Parameter*> milestones() const;
-
  private:
   Tensor embed(Tape& tape, const TalkerInput& input) const;  // e [rows, talker_hidden]
 
