@@ -78,6 +78,32 @@ TEST_CASE("omni gradients of the whole model agree with differences in double") 
               {}, parameters, {.step = 1e-4}) <= 1e-6);
 }
 
+// Several processes send a part of the gradients at each milestone (autograd/gradient_sum.h).
+TEST_CASE("omni: at a milestone the gradients of what was declared after it are final") {
+  Device device = Device::cpu();
+  const OmniConfig config = small_config(false);
+  const auto model = OmniModel::create(config, DType::f32, 3, device);
+  const SmallBatch batch(config);
+  ParameterStore& store = model->store;
+  const std::vector<const Parameter*> milestones = model->omni.milestones();
+  REQUIRE(milestones.size() == 2);
+  std::vector<std::pair<std::int64_t, std::vector<double>>> seen;  // offset of a milestone, gradients from there on
+  const auto from = [&](std::int64_t offset) {
+    return values_of(slice(store.gradient(), offset, {store.gradient().count() - offset}));
+  };
+  store.complete_gradients();
+  Tape tape(device);
+  const OmniLoss loss = omni_loss(tape, model->omni, upload_inputs(tape, config, batch.view(), DType::f32));
+  tape.set_milestone_listener([&](const Parameter& reached) {
+    if (std::find(milestones.begin(), milestones.end(), &reached) == milestones.end()) return;
+    const std::int64_t offset = store.offset_of(reached);
+    seen.emplace_back(offset, from(offset));
+  });
+  tape.backward(loss.loss);
+  REQUIRE(seen.size() == milestones.size());
+  for (const auto& [offset, gradients] : seen) REQUIRE(gradients == from(offset));
+}
+
 TEST_CASE("omni: nothing at a position depends on what comes after it") {
   Device device = Device::cpu();
   const OmniConfig config = small_config(false);
