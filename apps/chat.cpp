@@ -38,9 +38,7 @@ class Chat {
       : options_(options),
         device_(Device::named(options.device, options.threads)),
         model_(ThinkerModel::load(options.model, dtype_named(options.dtype), Purpose::inference, device_)),
-        tokenizer_(Tokenizer::load(std::filesystem::is_directory(options.model)
-                                       ? std::filesystem::path(options.model)
-                                       : std::filesystem::path(options.model).parent_path())),
+        tokenizer_(Tokenizer::load(model_directory(options.model))),
         sequence_(device_, *model_, options.context) {
     if (tokenizer_.vocab_size() > model_->config.vocab_size)
       throw std::runtime_error(options.model + ": tokenizer.json has " + std::to_string(tokenizer_.vocab_size()) +
@@ -216,8 +214,8 @@ void answer_aloud(const Options& options, const CLI::App& app) {
 
 int main(int argc, char** argv) {
   CLI::App app(
-      "Talks to a trained Thinker, alone or in an omni model, which can speak. Without --prompt it reads messages from "
-      "standard input and keeps the conversation;\n"
+      "Talks to a trained Thinker, alone or in an omni model, which can speak.\n"
+      "Without --prompt it reads messages from standard input and keeps the conversation;\n"
       "lines that begin with / are commands, /help lists them.\n\n"
       "Examples:\n"
       "  chat --model out/sft/model\n"

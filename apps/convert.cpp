@@ -8,6 +8,7 @@
 #include "engine/memory.h"
 #include "engine/weights.h"
 #include "models/config.h"
+#include "models/load_weights.h"
 #include "models/saved_order.h"
 
 namespace {
@@ -15,16 +16,9 @@ namespace {
 using namespace omni;
 namespace fs = std::filesystem;
 
-constexpr const char* kEmbedding = "model.embed_tokens.weight";
-constexpr const char* kHead = "lm_head.weight";
-
 struct Options {
   std::string input, output, dtype, config;
 };
-
-DType dtype_named(const std::string& name) {
-  return name == "f32" ? DType::f32 : name == "bf16" ? DType::bf16 : DType::f16;
-}
 
 // The source's tensors, floating-point ones converted to `dtype`. The head that is tied to the embedding is written
 // twice in a .pth, as the original does, and once in a model directory.
@@ -59,7 +53,7 @@ std::vector<NamedView> converted(const WeightSource& source, DType dtype, bool t
 void run(const Options& options) {
   const fs::path input = options.input, output = options.output;
   const bool to_pth = output.extension() == ".pth";
-  const fs::path source_folder = fs::is_directory(input) ? input : input.parent_path();
+  const fs::path source_folder = model_directory(input);
   const fs::path config_path = options.config.empty() ? source_folder / "config.json" : fs::path(options.config);
   const WeightSource source = open_weights(input);
   const bool has_config = fs::exists(config_path);

@@ -7,6 +7,7 @@
 #include <optional>
 
 #include "engine/machine.h"
+#include "kernels/cross_entropy/cross_entropy.h"
 #include "models/chat_template.h"
 #include "models/forward_trace.h"
 #include "models/talker.h"
@@ -35,14 +36,12 @@ void print_list(const Profiler& profiler) {
               << entry.work.flops << "  " << entry.operands << '\n';
 }
 
-fs::path directory_of(const fs::path& model) { return fs::is_directory(model) ? model : model.parent_path(); }
-
 // What a pass reads: the tensors of a file, or a prompt as the model is asked it, every token of which is a label.
 class Input {
  public:
   explicit Input(const Options& options) {
-    if (fs::exists(directory_of(options.model) / "tokenizer.json"))
-      tokenizer = Tokenizer::load(directory_of(options.model));
+    if (fs::exists(model_directory(options.model) / "tokenizer.json"))
+      tokenizer = Tokenizer::load(model_directory(options.model));
     if (options.prompt.empty()) {
       file_.emplace(options.input);
       ids = file_->at("input_ids");
@@ -77,27 +76,26 @@ class Input {
     const std::vector<std::int32_t> tokens =
         tokenizer->encode(render_chat(messages, {.tools = {}, .add_generation_prompt = true, .open_thinking = false}));
     const auto time = static_cast<std::int64_t>(tokens.size());
-    if (load_config(directory_of(options.model)).model_type != "minimind-o") {
+    if (load_config(model_directory(options.model)).model_type != "minimind-o") {
       ids_ = OwnedTensor(DType::i64, {1, time});
       std::copy(tokens.begin(), tokens.end(), ids_.as<std::int64_t>());
       ids = labels = ids_;
       return;
     }
     // Nobody has spoken yet: eight streams of padding above the text.
-    const OmniConfig config = load_omni_config(directory_of(options.model));
+    const OmniConfig config = load_omni_config(model_directory(options.model));
     ids_ = OwnedTensor(DType::i64, {1, kCodebooks + 1, time});
     labels_ = OwnedTensor(DType::i64, {1, time});
     audio_labels_ = OwnedTensor(DType::i64, {1, kCodebooks, time});
     std::fill_n(ids_.as<std::int64_t>(), kCodebooks * time, config.audio_pad_token);
     std::copy(tokens.begin(), tokens.end(), ids_.as<std::int64_t>() + kCodebooks * time);
-    std::fill_n(audio_labels_.as<std::int64_t>(), kCodebooks * time, kNoLabel);
+    std::fill_n(audio_labels_.as<std::int64_t>(), kCodebooks * time, kIgnoreIndex);
     std::copy(tokens.begin() + 1, tokens.end(), labels_.as<std::int64_t>());
-    labels_.as<std::int64_t>()[time - 1] = kNoLabel;
+    labels_.as<std::int64_t>()[time - 1] = kIgnoreIndex;
     ids = ids_;
     labels = labels_;
   }
 
-  static constexpr std::int64_t kNoLabel = -100;
   std::optional<SafetensorsFile> file_;
   OwnedTensor ids_, labels_, audio_labels_;
 };
@@ -150,7 +148,7 @@ std::vector<NamedTensor> run_passes(const Options& options, Device& device, Mode
 void run(const Options& options) {
   if (options.input.empty() == options.prompt.empty()) throw std::runtime_error("expected one of --input and --prompt");
   Device device = Device::named(options.device, options.threads);
-  const DType dtype = options.dtype == "bf16" ? DType::bf16 : options.dtype == "int8" ? DType::i8 : DType::f32;
+  const DType dtype = dtype_named(options.dtype);
   if (dtype == DType::i8 && options.gradients) throw std::runtime_error("--dtype int8: there are no gradients");
   const Purpose purpose = dtype == DType::i8 ? Purpose::inference : Purpose::training;
   const Input input(options);

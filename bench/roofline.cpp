@@ -132,7 +132,7 @@ int main(int argc, char** argv) {
   CLI11_PARSE(app, argc, argv);
   try {
     const MachineLimits limits = limits_of(options.gpu);
-    const DType dtype = options.dtype == "bf16" ? DType::bf16 : DType::f32;
+    const DType dtype = dtype_named(options.dtype);
     ThinkerConfig config;
     config.use_moe = options.moe;
     std::printf("%s: f32 %.1f TFLOP/s, bf16 %.1f TFLOP/s, memory %.0f GB/s. Times are floors, not measurements.\n",

@@ -14,8 +14,6 @@ namespace {
 
 using namespace omni;
 
-constexpr double kFramesPerSecond = 12.5;  // of speech; a step gives a frame
-
 struct Options {
   std::string device = "cpu", dtype = "bf16";
   std::int64_t steps = 128, rows = 1, rounds = 3;
@@ -28,7 +26,7 @@ std::unique_ptr<OmniModel> random_model(const Options& options, Device& device) 
   config.thinker.use_moe = options.moe;
   const auto folder = std::filesystem::temp_directory_path() / ("omni-speech-" + std::to_string(getpid()));
   OmniModel::create(config, DType::f32, 1, device)->save(folder, DType::bf16);
-  const DType dtype = options.dtype == "int8" ? DType::i8 : options.dtype == "bf16" ? DType::bf16 : DType::f32;
+  const DType dtype = dtype_named(options.dtype);
   auto model = OmniModel::load(folder, dtype, Purpose::inference, device);
   std::filesystem::remove_all(folder);
   return model;

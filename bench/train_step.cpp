@@ -197,7 +197,7 @@ int main(int argc, char** argv) {
   config.intermediate_size = config.moe_intermediate_size = ThinkerConfig::default_intermediate_size(options.hidden);
   config.num_hidden_layers = options.layers;
   config.use_moe = options.moe;
-  const DType dtype = options.dtype == "bf16" ? DType::bf16 : DType::f32;
+  const DType dtype = dtype_named(options.dtype);
   nlohmann::json out =
       options.decode > 0 ? decode(options, config, device, dtype) : train(options, config, device, dtype);
   out["dtype"] = options.dtype;

@@ -76,7 +76,7 @@ def padded_batches(count: int) -> dict:
     return {"input_ids": ids, "text_labels": text_labels, "audio_labels": audio_labels}
 
 
-def train_ours(folder: Path, replay: Path, dtype: str, options: argparse.Namespace, extra: list[str]) -> dict:
+def train_ours(folder: Path, replay: Path, dtype: str, options: argparse.Namespace) -> dict:
     recipe = folder / "recipe.yaml"
     moe = "true" if options.moe else "false"
     recipe.write_text(f"config: {{use_moe: {moe}, model_type: minimind-o, max_position_embeddings: 1024}}\n")
@@ -84,7 +84,7 @@ def train_ours(folder: Path, replay: Path, dtype: str, options: argparse.Namespa
     steps = options.batches + options.steps
     settings = [f"replay={replay}", f"output={folder}/run", f"steps={steps}", f"dtype={dtype}", "overwrite=true"]
     process = subprocess.Popen(
-        [BINARIES / "train_talker", recipe, *settings, *extra], stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        [BINARIES / "train_talker", recipe, *settings], stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     )
     output = process.stdout.read().decode()
     _, status, usage = os.wait4(process.pid, 0)
@@ -103,7 +103,7 @@ def train_ours(folder: Path, replay: Path, dtype: str, options: argparse.Namespa
 def compare_training(name: str, batches: dict, dtype: str, folder: Path, options: argparse.Namespace) -> None:
     replay = folder / "batches.safetensors"
     save_file({key: value.contiguous() for key, value in batches.items()}, replay)
-    ours = train_ours(folder, replay, dtype, options, [])
+    ours = train_ours(folder, replay, dtype, options)
     moe = ["--moe"] if options.moe else []
     rivals = [
         run(

@@ -26,6 +26,13 @@ OwnedTensor::OwnedTensor(DType dtype, const Shape& shape, Place place)
   std::memset(buffer_.data(), 0, buffer_.bytes());
 }
 
+OwnedTensor copy_of(const ConstView& view) {
+  if (!view) return {};
+  OwnedTensor out(view.dtype, view.shape);
+  if (view.bytes() > 0) std::memcpy(out.view().data, view.data, static_cast<std::size_t>(view.bytes()));
+  return out;
+}
+
 void* Arena::take(std::size_t bytes) {
   const std::size_t need = round_up(std::max<std::size_t>(bytes, 1), kLine);
   while (chunk_ < chunks_.size() && offset_ + need > chunks_[chunk_].bytes()) {

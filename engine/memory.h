@@ -29,6 +29,9 @@ class OwnedTensor {
   View view_;
 };
 
+// A copy of a view of host memory; of an absent one, nothing.
+OwnedTensor copy_of(const ConstView& view);
+
 // Bump allocator. reset() makes all of it free at once and keeps the memory, so a step that repeats the requests of the
 // step before allocates nothing.
 class Arena {

@@ -53,6 +53,15 @@ constexpr const char* name_of(DType dtype) {
   return "?";
 }
 
+// The format of weights by the name that options of programs give it: f32, bf16, f16 or int8. Throws
+// std::invalid_argument.
+inline DType dtype_named(const std::string& name) {
+  if (name == "int8") return DType::i8;
+  for (const DType dtype : {DType::f32, DType::bf16, DType::f16})
+    if (name == name_of(dtype)) return dtype;
+  throw std::invalid_argument("dtype: expected f32, bf16, f16 or int8, found " + name);
+}
+
 // The upper half of an IEEE float: 8 bits of exponent, 7 of mantissa.
 struct bf16 {
   std::uint16_t bits;

@@ -90,6 +90,12 @@ ThinkerConfig parse_config(std::string_view text, const std::string& name) {
   return config_from_json(parse_json<nlohmann::json>(text, name), name);
 }
 
+std::filesystem::path model_directory(const std::filesystem::path& model) {
+  if (!std::filesystem::exists(model))
+    throw std::runtime_error(model.string() + ": expected a model directory or a weight file, found nothing");
+  return std::filesystem::is_directory(model) ? model : std::filesystem::absolute(model).parent_path();
+}
+
 ThinkerConfig load_config(const std::filesystem::path& path) {
   const std::filesystem::path file = std::filesystem::is_directory(path) ? path / "config.json" : path;
   return parse_config(read_text_file(file), file.string());

@@ -63,6 +63,10 @@ ThinkerConfig read_thinker_config(const JsonFields& fields);
 ThinkerConfig config_from_json(const nlohmann::json& json, const std::string& name);
 ThinkerConfig parse_config(std::string_view text, const std::string& name);
 
+// The directory of a model that is named by its directory or by a weight file in it. Throws std::runtime_error if there
+// is neither.
+std::filesystem::path model_directory(const std::filesystem::path& model);
+
 // `path` is a config.json or a directory that holds one.
 ThinkerConfig load_config(const std::filesystem::path& path);
 

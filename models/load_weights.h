@@ -9,6 +9,10 @@
 
 namespace omni {
 
+// Names of two weights that a model may share: a checkpoint then has one of them or both.
+inline constexpr const char* kEmbedding = "model.embed_tokens.weight";
+inline constexpr const char* kHead = "lm_head.weight";
+
 // Names that begin with one of these texts:
 struct LoadRules {
   bool tied_head = true;              // lm_head.weight is a second name of the embedding

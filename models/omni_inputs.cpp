@@ -5,12 +5,11 @@
 #include <vector>
 
 #include "autograd/ops/elementwise.h"
+#include "kernels/cross_entropy/cross_entropy.h"
 #include "models/omni_targets.h"
 
 namespace omni {
 namespace {
-
-constexpr std::int64_t kIgnored = -100;
 
 void require(bool holds, const char* name, const std::string& expected, const ConstView& found) {
   if (!holds)
@@ -22,7 +21,7 @@ void require(bool holds, const char* name, const std::string& expected, const Co
 void check_ids(const char* name, const ConstView& ids, std::int64_t classes, bool labels) {
   for (std::int64_t i = 0; ids && i < ids.count(); ++i) {
     const std::int64_t id = ids.as<std::int64_t>()[i];
-    if ((id >= 0 && id < classes) || (labels && id == kIgnored)) continue;
+    if ((id >= 0 && id < classes) || (labels && id == kIgnoreIndex)) continue;
     throw std::invalid_argument(std::string("omni: ") + name + ": element " + std::to_string(i) + ": expected 0 .. " +
                                 std::to_string(classes - 1) + (labels ? " or -100" : "") + ", found " +
                                 std::to_string(id));
@@ -53,14 +52,12 @@ class Builder {
         targets_(config, batch, options),
         time_(targets_.columns()),
         rows_(samples_ * time_),
-        block_(rows_ * (4 + 4 * kCodebooks) + kCodebooks + 1 + targets_.integers()) {}
+        block_(rows_ * (4 + 2 * kCodebooks) + CodebookMapsInBlock::integers(rows_) + targets_.integers()) {}
 
   OmniInputs build(Tape& tape, DType dtype) {
     const std::int64_t* text = take_text();
     const auto [codes, in_tables, speaker_source] = take_codes();
-    std::int64_t *starts = block_.take(kCodebooks + 1), *by_codebook = block_.take(kCodebooks * rows_),
-                 *by_position = block_.take(kCodebooks * rows_);
-    write_codebook_maps(rows_, starts, by_codebook, by_position);
+    const CodebookMapsInBlock maps(block_, rows_);
     const std::int64_t* audio_source = take_source(text, config_.audio_placeholder_id, batch_.audio_states, true);
     const std::int64_t* image_source = take_source(text, config_.image_placeholder_id, batch_.image_states, false);
     targets_.take(block_);
@@ -72,8 +69,7 @@ class Builder {
     out.text_ids = block_.on_device(text, {samples_, time_});
     out.codes = block_.on_device(codes, {rows_ * kCodebooks});
     out.codes_in_tables = block_.on_device(in_tables, {kCodebooks * rows_});
-    out.maps = {block_.on_device(starts, {kCodebooks + 1}), block_.on_device(by_codebook, {kCodebooks * rows_}),
-                block_.on_device(by_position, {kCodebooks * rows_})};
+    out.maps = maps.on_device(block_);
     out.audio_source = block_.on_device(audio_source, {rows_});
     out.image_source = block_.on_device(image_source, {rows_});
     out.speaker_source = block_.on_device(speaker_source, {rows_});
@@ -229,7 +225,7 @@ LabelCounts count_labels(const OmniBatch& batch) {
   const std::int64_t samples = batch.input_ids.shape[0], time = batch.input_ids.shape[2];
   const auto labels = [&](const ConstView& all, std::int64_t row) {
     const std::int64_t* begin = all.as<std::int64_t>() + row * time;
-    return std::count_if(begin, begin + time, [](std::int64_t label) { return label != kIgnored; });
+    return std::count_if(begin, begin + time, [](std::int64_t label) { return label != kIgnoreIndex; });
   };
   LabelCounts out;
   for (std::int64_t b = 0; b < samples; ++b) {
@@ -248,6 +244,19 @@ void write_codebook_maps(std::int64_t rows, std::int64_t* starts, std::int64_t* 
       by_codebook[c * rows + r] = r * kCodebooks + c;
       by_position[r * kCodebooks + c] = c * rows + r;
     }
+}
+
+CodebookMapsInBlock::CodebookMapsInBlock(IntegerBlock& block, std::int64_t rows)
+    : rows_(rows),
+      starts_(block.take(kCodebooks + 1)),
+      by_codebook_(block.take(kCodebooks * rows)),
+      by_position_(block.take(kCodebooks * rows)) {
+  write_codebook_maps(rows, starts_, by_codebook_, by_position_);
+}
+
+CodebookMaps CodebookMapsInBlock::on_device(const IntegerBlock& block) const {
+  return {block.on_device(starts_, {kCodebooks + 1}), block.on_device(by_codebook_, {kCodebooks * rows_}),
+          block.on_device(by_position_, {kCodebooks * rows_})};
 }
 
 OmniInputs upload_inputs(Tape& tape, const OmniConfig& config, const OmniBatch& batch, DType dtype,

@@ -6,6 +6,7 @@
 
 #include "autograd/tape.h"
 #include "engine/safetensors.h"
+#include "models/integer_block.h"
 #include "models/omni_config.h"
 #include "models/padding.h"
 #include "models/talker.h"
@@ -34,7 +35,7 @@ struct OmniInputs {
   std::int64_t batch = 0, time = 0;
   Tensor text_ids;                             // i64 [batch, time]; `time` without columns that no label sees
   Tensor codes, codes_in_tables;               // i64 [rows * 8], [8 * rows] (models/talker.h)
-  CodebookMaps maps;                           // of all positions; where labels are, only its starts
+  CodebookMaps maps;                           // of all positions
   Tensor audio_states, image_states, speaker;  // [batch * rows, width], [batch, width]; absent if not given
   Tensor audio_source, image_source;  // i64 [rows]: which of those rows takes the place of a placeholder, or -1
   Tensor speaker_source;              // i64 [rows]: whose vector stands where codebook 0 holds the speaker code
@@ -71,8 +72,18 @@ struct UploadOptions {
   Padding padding = Padding::compute;
 };
 
-// What CodebookMaps holds, for `rows` positions.
+// What CodebookMaps holds, for `rows` positions: on the host, and within a block of integers.
 void write_codebook_maps(std::int64_t rows, std::int64_t* starts, std::int64_t* by_codebook, std::int64_t* by_position);
+class CodebookMapsInBlock {
+ public:
+  CodebookMapsInBlock() = default;
+  CodebookMapsInBlock(IntegerBlock& block, std::int64_t rows);
+  static std::int64_t integers(std::int64_t rows) { return kCodebooks + 1 + 2 * kCodebooks * rows; }
+  CodebookMaps on_device(const IntegerBlock& block) const;
+
+ private:
+  std::int64_t rows_ = 0, *starts_ = nullptr, *by_codebook_ = nullptr, *by_position_ = nullptr;
+};
 
 // Audio: of each sample the first max(1, min(length, rows)) states go into the first run of placeholders, as many as
 // fit; a sample of length 0 has none. Images: the first run of image placeholders takes the first rows of the sample's

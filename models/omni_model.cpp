@@ -38,10 +38,7 @@ OmniModel::OmniModel(const OmniConfig& model_config) : config(model_config), omn
 
 std::unique_ptr<OmniModel> OmniModel::load(const std::filesystem::path& path, DType dtype, Purpose purpose,
                                            Device& device) {
-  if (!std::filesystem::exists(path))
-    throw std::runtime_error(path.string() + ": expected a model directory or a weight file, found nothing");
-  const bool is_directory = std::filesystem::is_directory(path);
-  const OmniConfig config = load_omni_config(is_directory ? path : path.parent_path() / "config.json");
+  const OmniConfig config = load_omni_config(model_directory(path));
   const WeightSource source = open_weights(path);
   std::unique_ptr<OmniModel> model(new OmniModel(config));
   model->store.allocate(dtype == DType::i8 ? DType::f32 : dtype, purpose, device);
@@ -53,8 +50,6 @@ std::unique_ptr<OmniModel> OmniModel::load(const std::filesystem::path& path, DT
 
 std::unique_ptr<OmniModel> OmniModel::start_from(const std::filesystem::path& path, const OmniConfig& config,
                                                  DType dtype, std::uint64_t seed, Device& device, bool& talker_copied) {
-  if (!std::filesystem::exists(path))
-    throw std::runtime_error(path.string() + ": expected a model directory or a weight file, found nothing");
   const WeightSource source = open_weights(path);
   const bool has_talker = std::any_of(source.names().begin(), source.names().end(),
                                       [](const std::string& name) { return name.starts_with(kTalkerLayers); });

@@ -3,11 +3,11 @@
 #include <algorithm>
 
 #include "autograd/ops/elementwise.h"
+#include "kernels/cross_entropy/cross_entropy.h"
 
 namespace omni {
 namespace {
 
-constexpr std::int64_t kIgnored = -100;
 constexpr double kStopWeight = 10;
 
 Tensor floats(Tape& tape, const std::vector<float>& values, const Shape& shape, DType dtype) {
@@ -31,7 +31,7 @@ OmniTargets::OmniTargets(const OmniConfig& config, const OmniBatch& batch, const
     std::int64_t last_text = 0, last = 0;  // columns up to the last label
     for (std::int64_t b = 0; b < samples_; ++b)
       for (std::int64_t t = 0; t < time_; ++t) {
-        const bool has_text = label(batch.text_labels, b, t) != kIgnored;
+        const bool has_text = label(batch.text_labels, b, t) != kIgnoreIndex;
         if (has_text) last_text = std::max(last_text, t + 1);
         if (has_text || is_spoken(b, t)) last = std::max(last, t + 1);
       }
@@ -44,13 +44,13 @@ OmniTargets::OmniTargets(const OmniConfig& config, const OmniBatch& batch, const
     if (!trims_upper_) text_columns = columns_;
   }
   text_ = labelled(text_columns,
-                   [&](std::int64_t b, std::int64_t t) { return label(batch.text_labels, b, t) != kIgnored; });
+                   [&](std::int64_t b, std::int64_t t) { return label(batch.text_labels, b, t) != kIgnoreIndex; });
   audio_ = labelled(columns_, [&](std::int64_t b, std::int64_t t) { return is_spoken(b, t); });
 }
 
 bool OmniTargets::is_spoken(std::int64_t sample, std::int64_t column) const {
   for (std::int64_t q = 0; q < kCodebooks; ++q)
-    if (label(batch_.audio_labels, sample * kCodebooks + q, column) != kIgnored) return true;
+    if (label(batch_.audio_labels, sample * kCodebooks + q, column) != kIgnoreIndex) return true;
   return false;
 }
 
@@ -69,7 +69,7 @@ OmniTargets::Rows OmniTargets::labelled(std::int64_t columns, const HasLabel& ha
 
 std::int64_t OmniTargets::integers() const {
   if (!has_labels_) return 0;
-  const std::int64_t maps = kCodebooks + 1 + 2 * kCodebooks * audio_.count,
+  const std::int64_t maps = CodebookMapsInBlock::integers(audio_.count),
                      targets = text_.count + kCodebooks * audio_.count;
   const std::int64_t picked = text_.count + audio_.count + samples_ * (text_.columns + audio_.columns);
   const std::int64_t upper = samples_ * (text_.columns + columns_);
@@ -82,20 +82,17 @@ std::int64_t OmniTargets::audio_label(std::int64_t codebook, std::int64_t positi
 
 void OmniTargets::take(IntegerBlock& block) {
   if (!has_labels_) return;
-  starts_ = block.take(kCodebooks + 1);
-  by_codebook_ = block.take(kCodebooks * audio_.count);
-  by_position_ = block.take(kCodebooks * audio_.count);
-  write_codebook_maps(audio_.count, starts_, by_codebook_, by_position_);
+  maps_ = CodebookMapsInBlock(block, audio_.count);
   text_targets_ = block.take(text_.count);
   audio_targets_ = block.take(kCodebooks * audio_.count);
   for (std::int64_t i = 0; i < text_.count; ++i) {
     const std::int64_t at = text_.source[static_cast<std::size_t>(i)];
-    text_targets_[i] = at < 0 ? kIgnored : label(batch_.text_labels, at / text_.columns, at % text_.columns);
+    text_targets_[i] = at < 0 ? kIgnoreIndex : label(batch_.text_labels, at / text_.columns, at % text_.columns);
   }
   for (std::int64_t q = 0; q < kCodebooks; ++q)
     for (std::int64_t i = 0; i < audio_.count; ++i) {
       const std::int64_t at = audio_.source[static_cast<std::size_t>(i)];
-      audio_targets_[q * audio_.count + i] = at < 0 ? kIgnored : audio_label(q, at);
+      audio_targets_[q * audio_.count + i] = at < 0 ? kIgnoreIndex : audio_label(q, at);
     }
   const auto pick = [&](const Rows& rows, std::int64_t*& source, std::int64_t*& inverse) {
     source = block.take(rows.count);
@@ -118,8 +115,7 @@ void OmniTargets::take(IntegerBlock& block) {
 void OmniTargets::write(OmniInputs& out, const IntegerBlock& block, Tape& tape, DType dtype) const {
   if (!has_labels_) return;
   const std::int64_t codes = kCodebooks * audio_.count;
-  out.head_maps = {block.on_device(starts_, {kCodebooks + 1}), block.on_device(by_codebook_, {codes}),
-                   block.on_device(by_position_, {codes})};
+  out.head_maps = maps_.on_device(block);
   out.text_targets = block.on_device(text_targets_, {text_.count});
   out.audio_targets = block.on_device(audio_targets_, {codes});
   out.audio_weights = floats(tape, audio_weights(), {codes}, wide_of(dtype));

@@ -1,7 +1,6 @@
 #pragma once
 // What the objective of the omni model looks at: which positions see a label, and what is to be predicted there.
 
-#include "models/integer_block.h"
 #include "models/omni_inputs.h"
 
 namespace omni {
@@ -38,9 +37,9 @@ class OmniTargets {
   std::int64_t samples_, time_, columns_;
   bool has_labels_, skip_, trims_upper_ = false;
   Rows text_, audio_;
+  CodebookMapsInBlock maps_;
   std::int64_t *text_source_ = nullptr, *text_inverse_ = nullptr, *audio_source_ = nullptr, *audio_inverse_ = nullptr,
-               *upper_source_ = nullptr, *upper_inverse_ = nullptr, *starts_ = nullptr, *by_codebook_ = nullptr,
-               *by_position_ = nullptr, *text_targets_ = nullptr, *audio_targets_ = nullptr;
+               *upper_source_ = nullptr, *upper_inverse_ = nullptr, *text_targets_ = nullptr, *audio_targets_ = nullptr;
 };
 
 }  // namespace omni

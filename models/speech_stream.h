@@ -46,7 +46,8 @@ class SpeechStream {
   bool finished() const { return finished_; }
   std::int64_t step() const { return step_; }  // that comes next; step 0 reads the prompt
 
-  // Codebooks 0 .. drawing() - 1 draw a code in the next step, the others pad.
+  // Codebooks 0 .. drawing() - 1 draw a code in the next step (with pad_after_stop only until their stop code), the
+  // others pad.
   std::int64_t drawing() const;
   // The last entries of a codebook, -1 where there are none yet. Their repetition is discouraged.
   static constexpr std::int64_t kRecent = 3;

@@ -11,6 +11,7 @@
 namespace omni {
 
 inline constexpr std::int64_t kCodebooks = 8;
+inline constexpr double kFramesPerSecond = 12.5;  // of speech; a frame is a code of each codebook
 
 // What the Talker reads, all in the device's memory; rows = batch * time.
 struct TalkerInput {

@@ -6,12 +6,11 @@
 #include "autograd/ops/cross_entropy.h"
 #include "autograd/ops/elementwise.h"
 #include "autograd/ops/gather_rows.h"
+#include "kernels/cross_entropy/cross_entropy.h"
 #include "models/integer_block.h"
 
 namespace omni {
 namespace {
-
-constexpr std::int64_t kIgnored = -100;
 
 // Columns [0, columns) of a [batch, time] matrix of ids.
 std::int64_t* first_columns(IntegerBlock& inputs, const ConstView& ids, std::int64_t columns) {
@@ -31,13 +30,13 @@ LabelledRows labelled_rows(IntegerBlock& inputs, const ConstView& labels, std::i
   const std::int64_t batch = labels.shape[0], time = labels.shape[1];
   const LabelledRows rows{count, inputs.take(count), inputs.take(batch * columns), inputs.take(count)};
   std::fill_n(rows.source, count, -1);
-  std::fill_n(rows.targets, count, kIgnored);
+  std::fill_n(rows.targets, count, kIgnoreIndex);
   std::int64_t next = 0;
   for (std::int64_t b = 0; b < batch; ++b)
     for (std::int64_t t = 0; t < columns; ++t) {
-      const std::int64_t label = t + 1 < time ? labels.as<std::int64_t>()[b * time + t + 1] : kIgnored;
-      rows.inverse[b * columns + t] = label == kIgnored ? -1 : next;
-      if (label == kIgnored) continue;
+      const std::int64_t label = t + 1 < time ? labels.as<std::int64_t>()[b * time + t + 1] : kIgnoreIndex;
+      rows.inverse[b * columns + t] = label == kIgnoreIndex ? -1 : next;
+      if (label == kIgnoreIndex) continue;
       rows.source[next] = b * columns + t;
       rows.targets[next++] = label;
     }
@@ -50,7 +49,7 @@ std::int64_t* shifted(IntegerBlock& inputs, const ConstView& labels) {
   std::int64_t* out = inputs.take(batch * time);
   for (std::int64_t b = 0; b < batch; ++b)
     for (std::int64_t t = 0; t < time; ++t)
-      out[b * time + t] = t + 1 < time ? labels.as<std::int64_t>()[b * time + t + 1] : kIgnored;
+      out[b * time + t] = t + 1 < time ? labels.as<std::int64_t>()[b * time + t + 1] : kIgnoreIndex;
   return out;
 }
 
@@ -66,7 +65,7 @@ TextLoss text_loss(Tape& tape, Thinker& thinker, const ConstView& input_ids, con
   std::int64_t last = 0, labelled = 0;  // the last column that holds a label
   for (std::int64_t b = 0; b < batch; ++b)
     for (std::int64_t t = 1; t < time; ++t)
-      if (labels.as<std::int64_t>()[b * time + t] != kIgnored) {
+      if (labels.as<std::int64_t>()[b * time + t] != kIgnoreIndex) {
         last = std::max(last, t);
         ++labelled;
       }

@@ -17,10 +17,7 @@ ThinkerModel::ThinkerModel(const ThinkerConfig& model_config) : config(model_con
 
 std::unique_ptr<ThinkerModel> ThinkerModel::load(const std::filesystem::path& path, DType dtype, Purpose purpose,
                                                  Device& device) {
-  if (!std::filesystem::exists(path))
-    throw std::runtime_error(path.string() + ": expected a model directory or a weight file, found nothing");
-  const bool is_directory = std::filesystem::is_directory(path);
-  const ThinkerConfig config = load_config(is_directory ? path : path.parent_path() / "config.json");
+  const ThinkerConfig config = load_config(model_directory(path));
   const WeightSource source = open_weights(path);
   std::unique_ptr<ThinkerModel> model(new ThinkerModel(config));
   model->store.allocate(dtype == DType::i8 ? DType::f32 : dtype, purpose, device);

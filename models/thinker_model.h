@@ -14,8 +14,8 @@ namespace omni {
 class ThinkerModel {
  public:
   // Weights and config.json of a model directory, or of a weight file with a config.json beside it. The checkpoint must
-  // hold every parameter in its shape; names of other modules are left alone. dtype
-  // i8: see ParameterStore::quantize. Errors name the file and the parameter.
+  // hold every parameter in its shape; names of other modules are left alone. For i8 see
+  // ParameterStore::quantize. Errors name the file and the parameter.
   static std::unique_ptr<ThinkerModel> load(const std::filesystem::path& path, DType dtype, Purpose purpose,
                                             Device& device);
   // A model from nothing, for training: initial values from the seed.

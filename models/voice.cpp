@@ -1,6 +1,5 @@
 #include "models/voice.h"
 
-#include <cstring>
 #include <filesystem>
 #include <stdexcept>
 #include <vector>
@@ -13,12 +12,6 @@
 namespace omni {
 namespace {
 
-OwnedTensor copy_of(const ConstView& view) {
-  OwnedTensor out(view.dtype, view.shape);
-  if (view.bytes() > 0) std::memcpy(out.view().data, view.data, static_cast<std::size_t>(view.bytes()));
-  return out;
-}
-
 // `where` opens error messages.
 Voice checked_voice(const ConstView& ref_codes, const ConstView& spk_emb, const std::string& where) {
   if (!ref_codes && !spk_emb) throw std::runtime_error(where + ": expected ref_codes or spk_emb, found neither");
@@ -26,10 +19,7 @@ Voice checked_voice(const ConstView& ref_codes, const ConstView& spk_emb, const 
     throw std::runtime_error(where + ": ref_codes: expected i64 [8, frames], found " + Check::text(ref_codes));
   if (spk_emb && (spk_emb.dtype != DType::f32 || spk_emb.shape.rank() != 1))
     throw std::runtime_error(where + ": spk_emb: expected f32 [size], found " + Check::text(spk_emb));
-  Voice out;
-  if (ref_codes) out.ref_codes = copy_of(ref_codes);
-  if (spk_emb) out.spk_emb = copy_of(spk_emb);
-  return out;
+  return {copy_of(ref_codes), copy_of(spk_emb)};
 }
 
 }  // namespace

@@ -5,6 +5,7 @@
 #include <numeric>
 #include <stdexcept>
 
+#include "kernels/cross_entropy/cross_entropy.h"
 #include "trainers/checksum.h"
 
 namespace omni {
@@ -17,10 +18,10 @@ void count_tokens(Batch& batch, std::int64_t pad_id) {
     const std::int64_t* id = ids.as<std::int64_t>() + row * length;
     const std::int64_t* label = labels.as<std::int64_t>() + row * length;
     std::int64_t end = length;
-    while (end > 0 && id[end - 1] == pad_id && label[end - 1] == -100) --end;
+    while (end > 0 && id[end - 1] == pad_id && label[end - 1] == kIgnoreIndex) --end;
     batch.tokens += end;
     batch.attention_pairs += end * (end + 1) / 2;
-    for (std::int64_t t = 1; t < length; ++t) batch.labelled[0] += label[t] != -100;
+    for (std::int64_t t = 1; t < length; ++t) batch.labelled[0] += label[t] != kIgnoreIndex;
   }
 }
 
@@ -141,7 +142,7 @@ ReplayBatches::ReplayBatches(const std::filesystem::path& path, std::int64_t voc
       throw std::runtime_error(where + "expected " + ids_.shape.text() + " as input_ids, found " + view.shape.text());
     for (std::int64_t i = 0; i < view.count(); ++i) {
       const std::int64_t value = view.as<std::int64_t>()[i];
-      if ((value >= 0 && value < vocab_size) || (view.data == labels_.data && value == -100)) continue;
+      if ((value >= 0 && value < vocab_size) || (view.data == labels_.data && value == kIgnoreIndex)) continue;
       throw std::runtime_error(where + "element " + std::to_string(i) +
                                ": expected a token id below the vocabulary size " + std::to_string(vocab_size) +
                                ", found " + std::to_string(value));

@@ -1,15 +1,13 @@
 #include "trainers/omni_batches.h"
 
 #include <algorithm>
-#include <cstring>
 #include <stdexcept>
 
+#include "kernels/cross_entropy/cross_entropy.h"
 #include "trainers/checksum.h"
 
 namespace omni {
 namespace {
-
-constexpr std::int64_t kIgnored = -100;
 
 // The positions of a row up to the last one that holds a token, a code or a label.
 std::int64_t length_of(const OmniConfig& config, const OmniBatch& batch, std::int64_t row) {
@@ -18,9 +16,9 @@ std::int64_t length_of(const OmniConfig& config, const OmniBatch& batch, std::in
   const std::int64_t* text = batch.text_labels.as<std::int64_t>() + row * time;
   const std::int64_t* audio = batch.audio_labels.as<std::int64_t>() + row * kCodebooks * time;
   const auto is_padding = [&](std::int64_t t) {
-    bool empty = inputs[kCodebooks * time + t] == 0 && text[t] == kIgnored;
+    bool empty = inputs[kCodebooks * time + t] == 0 && text[t] == kIgnoreIndex;
     for (std::int64_t q = 0; q < kCodebooks; ++q)
-      empty = empty && inputs[q * time + t] == config.audio_pad_token && audio[q * time + t] == kIgnored;
+      empty = empty && inputs[q * time + t] == config.audio_pad_token && audio[q * time + t] == kIgnoreIndex;
     return empty;
   };
   std::int64_t length = time;
@@ -66,13 +64,6 @@ OwnedTensor speakers_of(const std::vector<OmniRow>& rows, std::int64_t width) {
   std::fill_n(out.as<float>(), out.view().count(), 0.f);
   for (std::size_t i = 0; i < rows.size(); ++i)
     std::copy(rows[i].speaker.begin(), rows[i].speaker.end(), out.as<float>() + static_cast<std::int64_t>(i) * width);
-  return out;
-}
-
-OwnedTensor copy_of(const ConstView& view) {
-  if (!view) return {};
-  OwnedTensor out(view.dtype, view.shape);
-  std::memcpy(out.view().data, view.data, static_cast<std::size_t>(view.bytes()));
   return out;
 }
 

@@ -9,15 +9,13 @@
 
 #include "engine/npy.h"
 #include "models/json_text.h"
+#include "models/talker.h"
 #include "trainers/samples.h"
 
 namespace omni {
 namespace {
 
 using Json = nlohmann::ordered_json;
-
-constexpr std::int64_t kCodebooks = 8;
-constexpr const char* kImageMarker = "<image>";
 
 // A container by its extension and by the bytes that it begins with; a blank stands for any byte.
 struct Container {
@@ -289,6 +287,15 @@ OmniRow parse_omni_row(std::span<const ShardMember> members, const OmniRowLimits
 
 OmniRow check_omni_row(std::span<const ShardMember> members, const OmniRowLimits& limits, OmniRowProblems& problems) {
   return RowParser(members, limits, &problems).parse();
+}
+
+std::string content_of(const Json& message) {
+  const auto found = message.find("content");
+  return found != message.end() && found->is_string() ? found->get<std::string>() : std::string();
+}
+
+std::int64_t count_role(const Json& messages, std::string_view role) {
+  return std::count_if(messages.begin(), messages.end(), [&](const Json& message) { return message["role"] == role; });
 }
 
 bool is_read_by_omni_row(std::string_view name) {

@@ -10,6 +10,8 @@
 
 namespace omni {
 
+inline constexpr std::string_view kImageMarker = "<image>";  // in a message: here the picture stands
+
 struct OmniRow {
   // What a frozen encoder made of a recording or a picture. The encoders themselves are not run here: a shard holds
   // their output beside the recording, or the recording is left out of the sample.
@@ -50,6 +52,10 @@ OmniRow parse_omni_row(std::span<const ShardMember> members, const OmniRowLimits
 // The same with all errors collected; the row is complete only if there are none. Unknown members are errors, and so
 // are recordings and pictures whose first bytes do not fit their names (only the first 16 bytes are looked at).
 OmniRow check_omni_row(std::span<const ShardMember> members, const OmniRowLimits& limits, OmniRowProblems& problems);
+
+// What a message says, empty if it has no content, and how many of the messages a role has.
+std::string content_of(const nlohmann::ordered_json& message);
+std::int64_t count_role(const nlohmann::ordered_json& messages, std::string_view role);
 
 // Whether parse_omni_row needs the content of the member of this name.
 bool is_read_by_omni_row(std::string_view name);

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 
+#include "kernels/cross_entropy/cross_entropy.h"
 #include "models/chat_template.h"
 #include "models/talker.h"
 
@@ -11,10 +12,8 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-constexpr std::int64_t kIgnored = -100;
 constexpr std::int64_t kRoomForAnswer = 100;  // positions that must be left behind a prompt for its turn to be chosen
 constexpr std::int64_t kThinkSearch = 50;  // positions of an answer among which the end of a think block is looked for
-constexpr std::string_view kImageMarker = "<image>";
 
 std::string repeated(std::string_view text, std::int64_t times) {
   std::string out;
@@ -55,15 +54,6 @@ std::string stripped(std::string_view text) {
       }
   }
   return std::string(text);
-}
-
-std::string content_of(const Json& message) {
-  const auto found = message.find("content");
-  return found != message.end() && found->is_string() ? found->get<std::string>() : std::string();
-}
-
-std::int64_t count_role(const Json& messages, std::string_view role) {
-  return std::count_if(messages.begin(), messages.end(), [&](const Json& message) { return message["role"] == role; });
 }
 
 std::string with_audio(const std::string& text, const std::string& placeholders, AudioForm form) {
@@ -246,8 +236,8 @@ OmniSample OmniAssembler::assemble(const OmniRow& row, const OmniDecisions& deci
   const auto time = static_cast<std::size_t>(sample.time);
   sample.input_ids.assign((kCodebooks + 1) * time, config_.audio_pad_token);
   std::copy_n(text.ids.begin(), time, sample.input_ids.begin() + static_cast<std::ptrdiff_t>(kCodebooks * time));
-  sample.text_labels.assign(time, kIgnored);
-  sample.audio_labels.assign(kCodebooks * time, kIgnored);
+  sample.text_labels.assign(time, kIgnoreIndex);
+  sample.audio_labels.assign(kCodebooks * time, kIgnoreIndex);
 
   const std::vector<TurnFinder::Turn> turns = turns_.find(text.ids);
   sample.unanswered = turns.empty();
@@ -264,11 +254,11 @@ void OmniAssembler::apply(OmniSample& sample, const ScheduledSampling& draws, do
   const auto at = [&](std::int64_t row, std::int64_t t) { return static_cast<std::size_t>(row * time + t); };
   for (std::int64_t t = 0; t < time; ++t) {
     bool speaks = false;
-    for (std::int64_t q = 0; q < kCodebooks; ++q) speaks = speaks || sample.audio_labels[at(q, t)] != kIgnored;
+    for (std::int64_t q = 0; q < kCodebooks; ++q) speaks = speaks || sample.audio_labels[at(q, t)] != kIgnoreIndex;
     if (speaks && draws.audio_draws[at(0, t)] < limit)
       for (std::int64_t q = 0; q < kCodebooks; ++q) sample.input_ids[at(q, t)] = draws.audio_codes[at(q, t)];
     std::int64_t& id = sample.input_ids[at(kCodebooks, t)];
-    if (sample.text_labels[at(0, t)] != kIgnored && id != config_.image_placeholder_id &&
+    if (sample.text_labels[at(0, t)] != kIgnoreIndex && id != config_.image_placeholder_id &&
         draws.text_draws[at(0, t)] < limit)
       id = draws.text_ids[at(0, t)];
   }

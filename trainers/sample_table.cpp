@@ -4,15 +4,14 @@
 #include <cstdio>
 #include <stdexcept>
 
+#include "kernels/cross_entropy/cross_entropy.h"
 #include "models/talker.h"
 #include "models/utf8.h"
 
 namespace omni {
 namespace {
 
-constexpr std::int64_t kIgnored = -100;
 constexpr std::int64_t kAlike = 4;  // so many equal lines and more are shortened
-constexpr double kFramesPerSecond = 12.5;
 constexpr const char* kAudioForms[] = {"recording", "text", "recording, then text", "text, then recording"};
 constexpr const char* kImageForms[] = {"on the line before the text", "in a paragraph before the text",
                                        "on the line after the text", "in a paragraph after the text"};
@@ -26,7 +25,7 @@ std::string padded(const std::string& text, std::size_t width) {
 }
 
 std::int64_t labels_in(const std::vector<std::int64_t>& labels) {
-  return std::count_if(labels.begin(), labels.end(), [](std::int64_t label) { return label != kIgnored; });
+  return std::count_if(labels.begin(), labels.end(), [](std::int64_t label) { return label != kIgnoreIndex; });
 }
 
 // The messages with what belongs to them.
@@ -35,10 +34,8 @@ std::string conversation_text(const OmniRow& row, const OmniSample& sample) {
   std::size_t users = 0, answers = 0;
   for (const nlohmann::ordered_json& message : row.messages) {
     const std::string role = message["role"];
-    const auto content = message.find("content");
     const bool read = answers <= static_cast<std::size_t>(sample.turn);
-    out += "  " + role + ": " +
-           (content != message.end() && content->is_string() ? escaped(content->get<std::string>()) : "");
+    out += "  " + role + ": " + escaped(content_of(message));
     if (role == "user" && users < row.questions.size() && row.questions[users].rows > 0)
       out += "  [" + count(static_cast<std::size_t>(row.questions[users].rows), "state") + " of a recording]";
     if (role == "assistant" && answers < row.answer_codes.size() && !row.answer_codes[answers].empty())
@@ -52,12 +49,9 @@ std::string conversation_text(const OmniRow& row, const OmniSample& sample) {
 
 std::string drawn_text(const OmniRow& row, const OmniDecisions& decisions, const OmniSample& sample) {
   const auto& messages = row.messages;
-  const auto answers = std::count_if(messages.begin(), messages.end(),
-                                     [](const auto& message) { return message["role"] == "assistant"; });
+  const std::int64_t answers = count_role(messages, "assistant");
   const bool has_image = std::any_of(messages.begin(), messages.end(), [](const auto& message) {
-    const auto content = message.find("content");
-    return content != message.end() && content->is_string() &&
-           content->template get<std::string>().find("<image>") != std::string::npos;
+    return content_of(message).find(kImageMarker) != std::string::npos;
   });
   const bool own_system = !messages.empty() && messages.front()["role"] == "system";
   const std::size_t reference = row.reference_codes.size() / kCodebooks;
@@ -120,7 +114,7 @@ class Table {
     out += " |";
     for (std::int64_t q = 0; q < kCodebooks; ++q) {
       const std::int64_t value = sample_.audio_labels[at(q, t)];
-      out += padded(value == kIgnored ? label(value) : code(value), 6);
+      out += padded(value == kIgnoreIndex ? label(value) : code(value), 6);
     }
     return out + " | " + token(id(t));
   }
@@ -131,7 +125,7 @@ class Table {
   std::string input(std::int64_t row, std::int64_t t, const std::string& text) const {
     return sample_.input_ids[at(row, t)] == plain_.input_ids.at(at(row, t)) ? text : "*" + text;
   }
-  static std::string label(std::int64_t value) { return value == kIgnored ? "." : std::to_string(value); }
+  static std::string label(std::int64_t value) { return value == kIgnoreIndex ? "." : std::to_string(value); }
   std::string code(std::int64_t value) const {
     return value == config_.audio_pad_token    ? "P"
            : value == config_.audio_stop_token ? "X"

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "kernels/cross_entropy/cross_entropy.h"
 #include "models/chat_template.h"
 #include "models/json_text.h"
 #include "models/utf8.h"
@@ -177,7 +178,7 @@ Sample SampleAssembler::padded(std::vector<std::int64_t> ids, bool truncated) co
   sample.truncated = truncated;
   sample.ids = std::move(ids);
   sample.ids.resize(static_cast<std::size_t>(max_seq_len_), pad_);
-  sample.labels.assign(sample.ids.size(), -100);
+  sample.labels.assign(sample.ids.size(), kIgnoreIndex);
   return sample;
 }
 

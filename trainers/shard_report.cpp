@@ -3,6 +3,7 @@
 #include <cstdio>
 #include <stdexcept>
 
+#include "models/talker.h"
 #include "trainers/metrics.h"
 #include "trainers/shards.h"
 
@@ -11,7 +12,6 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr double kFramesPerSecond = 12.5;
 constexpr std::size_t kHead = 16;  // bytes of a recording that tell its kind
 
 // Whether a sample that has no errors has a recording for a turn without states.
@@ -25,7 +25,7 @@ void count(ShardReport& report, const std::vector<ShardMember>& members, const O
   report.turns += static_cast<std::int64_t>(row.messages.size());
   for (const std::vector<std::int64_t>& codes : row.answer_codes) {
     report.spoken_answers += !codes.empty();
-    report.answer_frames += static_cast<std::int64_t>(codes.size() / 8);
+    report.answer_frames += static_cast<std::int64_t>(codes.size() / kCodebooks);
   }
   for (const OmniRow::States& question : row.questions) report.encoded_questions += question.rows > 0;
   report.speakers += !row.speaker.empty();

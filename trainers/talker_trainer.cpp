@@ -18,9 +18,7 @@ using Frozen = TalkerRecipe::Frozen;
 // The configuration of the recipe's model, which may be a Thinker's, with what the recipe says over it.
 OmniConfig config_of(const TalkerRecipe& recipe) {
   if (recipe.model.empty()) return parse_omni_config(recipe.config_text, recipe.config_name);
-  const std::filesystem::path folder =
-      std::filesystem::is_directory(recipe.model) ? recipe.model : recipe.model.parent_path();
-  const std::filesystem::path path = folder / "config.json";
+  const std::filesystem::path path = model_directory(recipe.model) / "config.json";
   if (recipe.config_text.empty()) return load_omni_config(path);
   auto merged = parse_json<nlohmann::json>(read_text_file(path), path.string());
   merged.merge_patch(parse_json<nlohmann::json>(recipe.config_text, recipe.config_name));

@@ -1,7 +1,6 @@
 #include "trainers/thinker_trainer.h"
 
 #include <ostream>
-#include <stdexcept>
 #include <thread>
 
 #include "models/text_loss.h"

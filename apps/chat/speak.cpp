@@ -13,7 +13,6 @@ namespace omni {
 namespace {
 
 using Clock = std::chrono::steady_clock;
-constexpr double kFramesPerSecond = 12.5;
 
 // When things came out.
 class Stopwatch {
@@ -66,14 +65,10 @@ void write_codes(const SpeakOptions& options, const SpeechResult& result, const 
                      {"top_p", std::to_string(options.speech.top_p)}});
 }
 
-std::filesystem::path directory_of(const std::filesystem::path& model) {
-  return std::filesystem::is_directory(model) ? model : model.parent_path();
-}
-
 }  // namespace
 
 void speak(const SpeakOptions& options, const nlohmann::ordered_json& messages) {
-  const std::filesystem::path directory = directory_of(options.model);
+  const std::filesystem::path directory = model_directory(options.model);
   const ThinkerConfig text_config = load_config(directory);
   if (text_config.model_type != "minimind-o")
     throw std::runtime_error(options.model +

@@ -9,11 +9,6 @@
 
 namespace omni {
 
-// "f32", "bf16" or "int8".
-inline DType dtype_named(const std::string& name) {
-  return name == "bf16" ? DType::bf16 : name == "int8" ? DType::i8 : DType::f32;
-}
-
 struct SpeakOptions {
   std::string model, dtype, device, voice;  // no voice: the model's own
   std::filesystem::path codes;              // safetensors file for the answer's codes

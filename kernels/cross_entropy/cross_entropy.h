@@ -3,6 +3,9 @@
 
 namespace omni {
 
+// A label that does not count.
+inline constexpr std::int64_t kIgnoreIndex = -100;
+
 // The mean cross-entropy of softmax(logits), and its gradient in place of the logits, which nothing else needs:
 //   loss      = sum over i of weights[i] * (log sum over c of exp(logits[i, c]) - logits[i, targets[i]]) / n
 //   logits[i] = weights[i] * (softmax(logits[i]) - onehot(targets[i])) / n     if gradient; else they stay
@@ -20,7 +23,7 @@ struct CrossEntropy {
   ConstView targets;
   ConstView weights = {};  // may be absent: all 1
   View hits = {};          // may be absent
-  std::int64_t ignore_index = -100;
+  std::int64_t ignore_index = kIgnoreIndex;
   bool gradient = true;
 
   void check(Check& that) const;

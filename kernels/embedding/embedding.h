@@ -4,8 +4,8 @@
 namespace omni {
 
 // y[r] = factor * sum over j < group of table[ids[r * group + j]], in the order of j (bf16 summed in f32)
-//   table_scale, optional, beside a table of i8 and y of f32, on the CPU: f32 [vocab], row v of the table times it
 //   y [rows, width], table [vocab, width] in one dtype: f32, bf16 or f64;  ids i64, rows * group of them in any shape
+//   table_scale f32 [vocab], optional, with a table of i8 and y of f32, on the CPU: row v of the table counts times it
 // An id outside 0 .. vocab - 1 is an std::invalid_argument that names it; nothing is written then. A GPU writes the
 // other rows, and the exception comes when the device next waits.
 struct Embedding {

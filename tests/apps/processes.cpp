@@ -13,6 +13,7 @@
 #include <nlohmann/json.hpp>
 #include <thread>
 
+#include "tests/trainers/small_omni_run.h"
 #include "tests/trainers/small_run.h"
 #include "trainers/checkpoint.h"
 
@@ -21,20 +22,16 @@ namespace {
 
 namespace fs = std::filesystem;
 
-// The small recipe as a file, and the commands that run it.
+// A small recipe as a file, and the commands that run it.
 class ProcessRun {
  public:
-  explicit ProcessRun(const std::string& more = "") {
-    write_text_file(run_.folder / "small.yaml",
-                    "stage: pretrain\n"
-                    "config: {hidden_size: 32, num_hidden_layers: 2, num_attention_heads: 2, num_key_value_heads: 1,\n"
-                    "         vocab_size: 320, intermediate_size: 48, max_position_embeddings: 128}\n"
-                    "tokenizer: " +
-                        path("tokenizer") + "\ndata: " + path("pretrain.jsonl") +
-                        "\nbatch_size: 5\naccumulation_steps: 2\nmax_seq_len: 48\nthreads: 1\nworkers: 1\n" + more);
+  // `folder` holds what the recipe names.
+  ProcessRun(std::string program, fs::path folder, const std::string& recipe)
+      : program_(std::move(program)), folder_(std::move(folder)) {
+    write_text_file(path("small.yaml"), recipe);
   }
 
-  std::string path(const std::string& name) const { return (run_.folder / name).string(); }
+  std::string path(const std::string& name) const { return (folder_ / name).string(); }
 
   // `processes` of them, 0 for a call without mpirun.
   std::string command(int processes, const std::string& arguments) const {
@@ -44,8 +41,8 @@ class ProcessRun {
         "OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 ASAN_OPTIONS=detect_leaks=0 "
         "exec mpirun --oversubscribe -np " +
         std::to_string(processes) + " ";
-    return (processes > 0 ? start : "exec ") + std::string(OMNI_BINARY_DIR) + "/train_thinker " + path("small.yaml") +
-           " " + arguments + " > " + path("log") + " 2>&1";
+    return (processes > 0 ? start : "exec ") + std::string(OMNI_BINARY_DIR) + "/" + program_ + " " +
+           path("small.yaml") + " " + arguments + " > " + path("log") + " 2>&1";
   }
   int call(int processes, const std::string& arguments) const {
     const int status = std::system(command(processes, arguments).c_str());
@@ -63,8 +60,32 @@ class ProcessRun {
   }
 
  private:
-  SmallRun run_;
+  std::string program_;
+  fs::path folder_;
 };
+
+ProcessRun thinker_run(const SmallRun& small) {
+  const std::string folder = small.folder.path().string();
+  return {"train_thinker", folder,
+          "stage: pretrain\n"
+          "config: {hidden_size: 32, num_hidden_layers: 2, num_attention_heads: 2, num_key_value_heads: 1,\n"
+          "         vocab_size: 320, intermediate_size: 48, max_position_embeddings: 128}\n"
+          "tokenizer: " +
+              folder + "/tokenizer\ndata: " + folder +
+              "/pretrain.jsonl\nbatch_size: 5\naccumulation_steps: 2\nmax_seq_len: 48\nthreads: 1\nworkers: 1\n"};
+}
+
+void require_same_curve(const std::vector<nlohmann::json>& actual, const std::vector<nlohmann::json>& expected) {
+  REQUIRE(actual.size() == expected.size());
+  for (std::size_t i = 0; i < expected.size(); ++i) {
+    for (const char* counted : {"step", "tokens", "labelled"})
+      REQUIRE(actual[i].at(counted) == expected[i].at(counted));
+    for (const char* computed : {"loss", "grad_norm"}) {
+      const double value = expected[i].at(computed);
+      REQUIRE(std::abs(actual[i].at(computed).get<double>() - value) <= 1e-5 * value);
+    }
+  }
+}
 
 // The child processes of a process, ascending.
 std::vector<pid_t> children_of(pid_t parent) {
@@ -86,7 +107,8 @@ std::vector<pid_t> children_of(pid_t parent) {
 }  // namespace
 
 TEST_CASE("two and three processes follow the curve of one, twice with the same bits") {
-  const ProcessRun run;
+  const SmallRun small;
+  const ProcessRun run = thinker_run(small);
   REQUIRE(run.call(0, "steps=8 output=" + run.path("one")) == 0);
   const auto expected = run.steps("one");
   REQUIRE(expected.size() == 8);
@@ -94,24 +116,29 @@ TEST_CASE("two and three processes follow the curve of one, twice with the same 
     CAPTURE(processes);
     const std::string name = std::to_string(processes);
     REQUIRE(run.call(processes, "steps=8 output=" + run.path(name)) == 0);
-    const auto actual = run.steps(name);
-    REQUIRE(actual.size() == expected.size());
-    for (std::size_t i = 0; i < expected.size(); ++i) {
-      for (const char* counted : {"step", "tokens", "labelled"})
-        REQUIRE(actual[i].at(counted) == expected[i].at(counted));
-      for (const char* computed : {"loss", "grad_norm"}) {
-        const double value = expected[i].at(computed);
-        REQUIRE(std::abs(actual[i].at(computed).get<double>() - value) <= 1e-5 * value);
-      }
-    }
+    require_same_curve(run.steps(name), expected);
   }
   REQUIRE(run.call(2, "steps=8 output=" + run.path("again")) == 0);
   REQUIRE(read_text_file(run.path("2/model/model.safetensors")) ==
           read_text_file(run.path("again/model/model.safetensors")));
 }
 
+TEST_CASE("two processes train the omni model as one does, twice with the same bits") {
+  const SmallOmniRun small;
+  const ProcessRun run("train_talker", small.folder.path(), omni_yaml(small.folder.path(), "unused"));
+  const std::string settings = "steps=6 batch_size=4 output=";
+  REQUIRE(run.call(0, settings + run.path("one")) == 0);
+  REQUIRE(run.call(2, settings + run.path("two")) == 0);
+  REQUIRE(run.steps("one").size() == 6);
+  require_same_curve(run.steps("two"), run.steps("one"));
+  REQUIRE(run.call(2, settings + run.path("again")) == 0);
+  REQUIRE(read_text_file(run.path("two/model/model.safetensors")) ==
+          read_text_file(run.path("again/model/model.safetensors")));
+}
+
 TEST_CASE("a dead process ends all of them; resumed, they end with the bytes of an undisturbed run") {
-  const ProcessRun run;
+  const SmallRun small;
+  const ProcessRun run = thinker_run(small);
   const std::string settings = "steps=200 save_interval=2 output=";
   const pid_t mpirun = fork();
   if (mpirun == 0) {
@@ -140,7 +167,8 @@ TEST_CASE("a dead process ends all of them; resumed, they end with the bytes of 
 }
 
 TEST_CASE("an error of one process is told and ends all of them") {
-  const ProcessRun run;
+  const SmallRun small;
+  const ProcessRun run = thinker_run(small);
   REQUIRE(run.call(2, "steps=8 no_such_key=1 output=" + run.path("out")) == 1);
   REQUIRE_THAT(run.log(), Catch::Contains("no_such_key"));
 }

@@ -132,10 +132,10 @@ TEST_CASE("speech is the same text and codes on every device, greedy and drawn")
   for (const bool use_moe : {false, true})
     for (const bool greedy : {false, true}) {
       OmniConfig config = small_config(use_moe);
-      config.audio_vocab_size = 211;  // so many that hardly any ends the speech
-      config.audio_pad_token = 208;
-      config.audio_stop_token = 209;
-      config.audio_spk_token = 210;
+      config.audio_vocab_size = 2011;  // so many that hardly any ends the speech
+      config.audio_pad_token = 2008;
+      config.audio_stop_token = 2009;
+      config.audio_spk_token = 2010;
       const auto audio = static_cast<std::int32_t>(config.audio_placeholder_id),
                  image = static_cast<std::int32_t>(config.image_placeholder_id);
       std::vector<SpeechRequest> requests(2);

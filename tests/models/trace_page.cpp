@@ -10,6 +10,7 @@
 
 #include "engine/files.h"
 #include "models/source_index.h"
+#include "tests/models/small_omni.h"
 #include "tests/support/numbers.h"
 #include "tests/support/temporary_folder.h"
 
@@ -17,38 +18,6 @@ namespace omni {
 namespace {
 
 using Json = nlohmann::ordered_json;
-
-ThinkerConfig small_config(bool use_moe) {
-  ThinkerConfig config;
-  config.hidden_size = 16;
-  config.num_hidden_layers = 2;
-  config.vocab_size = 37;
-  config.num_attention_heads = 2;
-  config.num_key_value_heads = 1;
-  config.head_dim = 8;
-  config.intermediate_size = config.moe_intermediate_size = 24;
-  config.max_position_embeddings = 64;
-  config.use_moe = use_moe;
-  return config;
-}
-
-OmniConfig small_omni_config() {
-  OmniConfig config;
-  config.thinker = small_config(false);
-  config.thinker.model_type = "minimind-o";
-  config.talker_hidden_size = 16;
-  config.num_talker_hidden_layers = 1;
-  config.audio_vocab_size = 11;
-  config.audio_pad_token = 8;
-  config.audio_stop_token = 9;
-  config.audio_spk_token = 10;
-  config.audio_hidden_size = 6;
-  config.image_hidden_size = 5;
-  config.spk_emb_size = 4;
-  config.bridge_layer = 0;
-  config.adapter_rank = 3;
-  return config;
-}
 
 // What a pass did, seen by the recorder and by the profiler.
 struct Traced {
@@ -58,8 +27,8 @@ struct Traced {
 
 Traced trace_thinker(bool use_moe, bool gradients) {
   Device device = Device::cpu(2);
-  const auto model = ThinkerModel::create(small_config(use_moe), DType::f32, 3, device);
-  const OwnedTensor ids = random_ids({2, 7}, 1, 37);
+  const auto model = ThinkerModel::create(small_config(use_moe).thinker, DType::f32, 3, device);
+  const OwnedTensor ids = random_ids({2, 7}, 1, 41);
   device.profiler().set_mode(Profiler::Mode::list);
   device.profiler().clear();
   StepRecorder recorder(model->store, 14);
@@ -72,8 +41,8 @@ Traced trace_thinker(bool use_moe, bool gradients) {
 
 Traced trace_small_omni() {
   Device device = Device::cpu(2);
-  const auto model = OmniModel::create(small_omni_config(), DType::f32, 3, device);
-  const OwnedTensor ids = random_ids({2, 9, 5}, 1, 8), text = random_ids({2, 5}, 2, 37),
+  const auto model = OmniModel::create(small_config(false), DType::f32, 3, device);
+  const OwnedTensor ids = random_ids({2, 9, 5}, 1, 8), text = random_ids({2, 5}, 2, 41),
                     audio = random_ids({2, 8, 5}, 3, 8);
   OmniBatch batch;
   batch.input_ids = ids;
@@ -226,9 +195,9 @@ TEST_CASE("a trace's page knows what made an operand, whose parameter it is, and
   REQUIRE(page["prompt"]["predictions"].size() == 14);
   double sum = 0;
   for (const Json& likely : page["prompt"]["predictions"][3]) sum += likely[2].get<double>();
-  CHECK(sum > 5.0 / 37);
+  CHECK(sum > 5.0 / 41);
   CHECK(sum < 1);
-  CHECK(page["losses"]["loss"].get<double>() == Approx(std::log(37)).margin(0.5));
+  CHECK(page["losses"]["loss"].get<double>() == Approx(std::log(41)).margin(0.5));
 }
 
 TEST_CASE("each instruction's source lines are where the sources say") {

@@ -22,19 +22,16 @@ inline ShardFiles omni_sample(std::int64_t number) {
   return files;
 }
 
-inline TalkerRecipe omni_recipe(const std::filesystem::path& folder, const std::string& output,
-                                const std::vector<std::string>& overrides) {
+inline std::string omni_yaml(const std::filesystem::path& folder, const std::string& output) {
   const std::string path = folder.string();
-  const std::string yaml =
-      "config: {hidden_size: 32, num_hidden_layers: 2, num_attention_heads: 2, num_key_value_heads: 1,\n"
-      "         vocab_size: 320, intermediate_size: 48, moe_intermediate_size: 48, max_position_embeddings: 128,\n"
-      "         talker_hidden_size: 32, num_talker_hidden_layers: 1, audio_vocab_size: 40, audio_pad_token: 36,\n"
-      "         audio_stop_token: 37, audio_spk_token: 38, audio_hidden_size: 40, image_hidden_size: 56,\n"
-      "         image_token_len: 4, spk_emb_size: 24}\n"
-      "tokenizer: " +
-      path + "/tokenizer\ndata: " + path + "/omni.tar\noutput: " + path + "/" + output +
-      "\nsteps: 10\nbatch_size: 3\nmax_seq_len: 90\nsave_interval: 0\nworkers: 1\nthreads: 1\n";
-  return parse_talker_recipe(yaml, "small_omni.yaml", overrides);
+  return "config: {hidden_size: 32, num_hidden_layers: 2, num_attention_heads: 2, num_key_value_heads: 1,\n"
+         "         vocab_size: 320, intermediate_size: 48, moe_intermediate_size: 48, max_position_embeddings: 128,\n"
+         "         talker_hidden_size: 32, num_talker_hidden_layers: 1, audio_vocab_size: 40, audio_pad_token: 36,\n"
+         "         audio_stop_token: 37, audio_spk_token: 38, audio_hidden_size: 40, image_hidden_size: 56,\n"
+         "         image_token_len: 4, spk_emb_size: 24}\n"
+         "tokenizer: " +
+         path + "/tokenizer\ndata: " + path + "/omni.tar\noutput: " + path + "/" + output +
+         "\nsteps: 10\nbatch_size: 3\nmax_seq_len: 90\nsave_interval: 0\nworkers: 1\nthreads: 1\n";
 }
 
 // A folder with tokenizer/ and omni.tar.
@@ -47,7 +44,7 @@ class SmallOmniRun {
     write_text_file(folder / "omni.tar", shard_of(samples));
   }
   TalkerRecipe recipe(const std::string& output, const std::vector<std::string>& overrides = {}) const {
-    return omni_recipe(folder.path(), output, overrides);
+    return parse_talker_recipe(omni_yaml(folder.path(), output), "small_omni.yaml", overrides);
   }
 
   TemporaryFolder folder;

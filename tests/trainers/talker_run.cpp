@@ -9,6 +9,7 @@
 #include "engine/safetensors.h"
 #include "tests/support/numbers.h"
 #include "tests/trainers/small_omni_run.h"
+#include "trainers/omni_plan.h"
 #include "trainers/talker_trainer.h"
 #include "trainers/thinker_trainer.h"
 
@@ -116,6 +117,13 @@ TEST_CASE("train_talker: the rows of a batch together or one after the other fol
       REQUIRE(std::abs(a[i].at(name).get<double>() - b[i].at(name).get<double>()) <=
               1e-4 * std::abs(b[i].at(name).get<double>()));
     }
+}
+
+TEST_CASE("the plan of train_talker counts the parameters of the published models") {
+  OmniConfig config;
+  CHECK(count_parameters(config).all == 113131266);
+  config.thinker.use_moe = true;
+  CHECK(count_parameters(config).all == 314887938);
 }
 
 TEST_CASE("train_talker: only what the recipe says learns") {
