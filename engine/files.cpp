@@ -117,21 +117,24 @@ void AtomicFile::abandon() noexcept {
   ::unlink(temporary_.c_str());
 }
 
+void write_all(const FileDescriptor& file, const fs::path& path, std::string_view bytes) {
+  while (!bytes.empty()) {
+    const ssize_t done = ::write(file.get(), bytes.data(), std::min(bytes.size(), std::size_t{1} << 30));
+    if (done < 0 && errno == EINTR) continue;
+    if (done <= 0) throw_file_error("write", path, done < 0 ? errno : ENOSPC);
+    bytes.remove_prefix(static_cast<std::size_t>(done));
+  }
+}
+
 void AtomicFile::write(const void* data, std::size_t bytes) {
   if (!file_) throw std::logic_error("write to " + path_.string() + " after its end");
-  const char* next = static_cast<const char*>(data);
-  while (bytes > 0) {
-    const ssize_t done = ::write(file_.get(), next, std::min(bytes, std::size_t{1} << 30));
-    if (done < 0 && errno == EINTR) continue;
-    if (done <= 0) {
-      const int error = done < 0 ? errno : ENOSPC;
-      abandon();
-      throw_file_error("write", path_, error);
-    }
-    next += done;
-    bytes -= static_cast<std::size_t>(done);
-    written_ += static_cast<std::uint64_t>(done);
+  try {
+    write_all(file_, path_, {static_cast<const char*>(data), bytes});
+  } catch (...) {
+    abandon();
+    throw;
   }
+  written_ += bytes;
 }
 
 void AtomicFile::commit() {

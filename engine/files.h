@@ -42,6 +42,9 @@ class FileDescriptor {
 // Opens a regular file for reading; a folder, a pipe and the like are errors. O_CLOEXEC is set.
 FileDescriptor open_for_reading(const std::filesystem::path& path);
 
+// Writes all of it, however little the system takes at once. `path` is the file's name for errors.
+void write_all(const FileDescriptor& file, const std::filesystem::path& path, std::string_view bytes);
+
 // A file under construction. Until commit() returns, `path` holds what it held before; afterwards the new content, also
 // after a power failure. Destroyed without commit, it leaves nothing behind. A symbolic link at `path` is replaced.
 class AtomicFile {

@@ -35,19 +35,11 @@ MetricsFile::MetricsFile(const std::filesystem::path& path, std::int64_t step, c
   if (kept == 0) write_line(header);
 }
 
-void MetricsFile::write_line(const Json& object) {
-  const std::string text = object.dump() + "\n";
-  for (std::size_t done = 0; done < text.size();) {
-    const ssize_t written = ::write(file_.get(), text.data() + done, text.size() - done);
-    if (written < 0 && errno == EINTR) continue;
-    if (written <= 0) throw_file_error("write", path_, written < 0 ? errno : ENOSPC);
-    done += static_cast<std::size_t>(written);
-  }
-}
+void MetricsFile::write_line(const Json& object) { write_all(file_, path_, object.dump() + "\n"); }
 
 void MetricsFile::write(const StepMetrics& m) {
   Json line = {{"step", m.step}, {"epoch", m.epoch}};
-  for (const auto& [name, value] : m.losses) line[name] = value;
+  for (const auto& [name, value] : m.values) line[name] = value;
   line["learning_rate"] = m.learning_rate;
   line["grad_norm"] = m.grad_norm;
   line["tokens"] = m.tokens;

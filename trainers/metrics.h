@@ -17,14 +17,14 @@ namespace omni {
 struct StepMetrics {
   std::int64_t step = 0, epoch = 0;  // from 1
   // Means over the step's micro-batches, the first one "loss"; then parts of the predictions that are right.
-  std::vector<std::pair<std::string, double>> losses;
+  std::vector<std::pair<std::string, double>> values;
   double learning_rate = 0, grad_norm = 0;               // the norm before clipping
   std::int64_t tokens = 0, labelled = 0, truncated = 0;  // without padding; predictions in the loss; samples cut short
   double seconds = 0, data_seconds = 0;                  // data_seconds: of them, waiting for batches
   double flops = 0;
   double peak_flops_per_s = 0;  // of the machine's matrix products
 
-  double loss() const { return losses.empty() ? 0 : losses.front().second; }
+  double loss() const { return values.empty() ? 0 : values.front().second; }
   double tokens_per_s() const { return static_cast<double>(tokens) / seconds; }
   double fraction_of_peak() const { return flops / seconds / peak_flops_per_s; }
 };

@@ -6,7 +6,7 @@ namespace omni {
 
 void RunLog::write(const StepMetrics& step) {
   metrics_.write(step);
-  std::vector<std::pair<std::string, double>> scalars = step.losses;
+  std::vector<std::pair<std::string, double>> scalars = step.values;
   scalars.insert(scalars.end(), {{"learning_rate", step.learning_rate},
                                  {"grad_norm", step.grad_norm},
                                  {"tokens_per_s", step.tokens_per_s()},

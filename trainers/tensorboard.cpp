@@ -138,12 +138,7 @@ void TensorBoardFile::write_record(const std::string& event) {
   append_little_endian(record_, masked_crc(record_));
   record_ += event;
   append_little_endian(record_, masked_crc(event));
-  for (std::size_t done = 0; done < record_.size();) {
-    const ssize_t written = ::write(file_.get(), record_.data() + done, record_.size() - done);
-    if (written < 0 && errno == EINTR) continue;
-    if (written <= 0) throw_file_error("write", path_, written < 0 ? errno : ENOSPC);
-    done += static_cast<std::size_t>(written);
-  }
+  write_all(file_, path_, record_);
 }
 
 void TensorBoardFile::flush() {

@@ -130,7 +130,7 @@ class Trainer {
     }
     gradient_sum_.finish();
     const auto [values, not_finite] = losses_.finish(ranks_);
-    step.losses = values;
+    step.values = values;
     if (not_finite >= 0) fail(step, "the loss is " + std::to_string(step.loss()), {not_finite, not_finite + 1});
     step.grad_norm = optimizer_.step(step.learning_rate, recipe_.grad_clip);
     if (!std::isfinite(step.grad_norm)) fail(step, "the gradient norm is " + std::to_string(step.grad_norm), range);
