@@ -1,5 +1,5 @@
-// speech_decode: steps per second of speaking (one text token and eight codes each) of the 0.1B omni model with random
-// weights; one JSON line on standard output. bench/versus_pytorch_omni.py runs it beside PyTorch.
+// speech_decode: steps per second of speaking (eight codes each, and at first a text token) of the 0.1B omni model with
+// random weights; one JSON line on standard output. bench/versus_pytorch_omni.py runs it beside PyTorch.
 
 #include <CLI/CLI.hpp>
 #include <chrono>
@@ -16,7 +16,7 @@ using namespace omni;
 
 struct Options {
   std::string device = "cpu", dtype = "bf16";
-  std::int64_t steps = 128, rows = 1, rounds = 3;
+  std::int64_t steps = 128, text_steps = -1, rows = 1, rounds = 3;
   bool moe = false, profile = false;
 };
 
@@ -32,10 +32,29 @@ std::unique_ptr<OmniModel> random_model(const Options& options, Device& device) 
   return model;
 }
 
+// Random weights end text and speech at random: logits are changed so that the text ends in step `text_steps` and the
+// codes never.
+SpeechGenerator::LogitsHook course(const Options& options, Device& device, const OmniConfig& config) {
+  return [&options, &device, &config](std::int64_t row, std::int64_t step, const SpeechRequest&,
+                                      const OmniSequences::Logits& logits) {
+    const float end = step == options.text_steps ? 1e4f : -1e4f;
+    device.copy(slice(logits.text, row * config.thinker.vocab_size + config.thinker.eos_token_id, {1}),
+                view_of(&end, {1}));
+    const std::vector<float> never(static_cast<std::size_t>(config.audio_vocab_size - config.first_reserved_code()),
+                                   -1e4f);
+    for (std::int64_t q = 0; q < kCodebooks; ++q) {
+      const std::int64_t first = (q * options.rows + row) * config.audio_vocab_size + config.first_reserved_code();
+      const Shape shape{static_cast<std::int64_t>(never.size())};
+      device.copy(slice(logits.audio, first, shape), view_of(never.data(), shape));
+    }
+  };
+}
+
 // Steps per second of all rows together, the prompt not counted.
 double rate(const Options& options, Device& device, OmniModel& model) {
   constexpr std::int64_t kPrompt = 16;
   SpeechGenerator generator(device, model, options.rows, kPrompt + options.steps + 8);
+  generator.set_logits_hook(course(options, device, model.config));
   for (std::int64_t row = 0; row < options.rows; ++row) {
     SpeechRequest request;
     request.prompt.ids.assign(kPrompt, 100);
@@ -61,6 +80,7 @@ int main(int argc, char** argv) {
       ->check(CLI::IsMember({"f32", "bf16", "int8"}))
       ->capture_default_str();
   app.add_option("--steps", options.steps, "timed steps")->capture_default_str();
+  app.add_option("--text-steps", options.text_steps, "steps after which the text ends; default: never");
   app.add_option("--rows", options.rows, "conversations side by side")->capture_default_str();
   app.add_option("--rounds", options.rounds, "repetitions, of which the best counts")->capture_default_str();
   app.add_flag("--moe", options.moe, "four experts instead of dense feed-forward blocks");
@@ -75,6 +95,7 @@ int main(int argc, char** argv) {
   }
   std::cout << nlohmann::json{{"steps_per_s", best},
                               {"conversations", options.rows},
+                              {"text_steps", options.text_steps < 0 ? options.steps : options.text_steps},
                               {"real_time_factor", best / kFramesPerSecond},
                               {"dtype", options.dtype}}
                    .dump()

@@ -16,25 +16,39 @@ Omni::Omni(const Scope& scope, const OmniConfig& config)
       thinker_(scope, config.thinker),
       talker_(scope / "talker", config) {}
 
-Omni::Output Omni::operator()(Tape& tape, const OmniInputs& inputs, const Observer& observer,
-                              const OmniCaches& caches) {
-  Thinker::Extras extras{
-      .inject = {}, .bridge_layer = config_.bridge_layer, .upper = inputs.upper, .upper_time = inputs.upper_time};
+Thinker::Output Omni::think(Tape& tape, const OmniInputs& inputs, const Observer& observer, const OmniCaches& caches,
+                            bool ends_at_bridge) {
+  Thinker::Extras extras{.inject = {},
+                         .bridge_layer = config_.bridge_layer,
+                         .upper = inputs.upper,
+                         .upper_time = inputs.upper_time,
+                         .ends_at_bridge = ends_at_bridge};
   extras.inject = [&](const Tensor& embedded) {
     Tensor out = embedded;
     if (inputs.audio_states) out = select_rows(tape, out, audio_proj_(tape, inputs.audio_states), inputs.audio_source);
     if (inputs.image_states) out = select_rows(tape, out, vision_proj_(tape, inputs.image_states), inputs.image_source);
     return out;
   };
-  const Thinker::Output text = thinker_(tape, inputs.text_ids, caches.thinker, caches.positions, observer, extras);
-  if (observer) observer("bridge", text.bridge);
-  const TalkerInput talker_input{.bridge = text.bridge,
+  const Thinker::Output out = thinker_(tape, inputs.text_ids, caches.thinker, caches.positions, observer, extras);
+  if (observer) observer("bridge", out.bridge);
+  return out;
+}
+
+Thinker::Output Omni::speak(Tape& tape, const OmniInputs& inputs, const Tensor& bridge, const Observer& observer,
+                            const OmniCaches& caches) {
+  const TalkerInput talker_input{.bridge = bridge,
                                  .codes = inputs.codes,
                                  .codes_in_tables = inputs.codes_in_tables,
                                  .codebook_starts = inputs.maps.starts,
                                  .speaker = inputs.speaker,
                                  .speaker_source = inputs.speaker_source};
-  const Thinker::Output audio = talker_(tape, talker_input, caches.talker, caches.positions, observer);
+  return talker_(tape, talker_input, caches.talker, caches.positions, observer);
+}
+
+Omni::Output Omni::operator()(Tape& tape, const OmniInputs& inputs, const Observer& observer,
+                              const OmniCaches& caches) {
+  const Thinker::Output text = think(tape, inputs, observer, caches);
+  const Thinker::Output audio = speak(tape, inputs, text.bridge, observer, caches);
   Output out{text.hidden, audio.hidden, {}};
   if (text.aux_loss) out.aux_loss = add(tape, text.aux_loss, audio.aux_loss);
   return out;

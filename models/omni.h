@@ -24,6 +24,13 @@ class Omni {
   // follow the cached positions.
   Output operator()(Tape& tape, const OmniInputs& inputs, const Observer& observer = {}, const OmniCaches& caches = {});
 
+  // Its two halves: the Thinker, where it is the text alone that counts, and the Talker, which goes on with the bridge
+  // [batch, time, hidden]. With ends_at_bridge the Thinker gives nothing else.
+  Thinker::Output think(Tape& tape, const OmniInputs& inputs, const Observer& observer, const OmniCaches& caches,
+                        bool ends_at_bridge = false);
+  Thinker::Output speak(Tape& tape, const OmniInputs& inputs, const Tensor& bridge, const Observer& observer,
+                        const OmniCaches& caches);
+
   // Of any positions: [rows, vocab_size], and [8 * rows, audio_vocab_size] codebook by codebook.
   Tensor text_logits(Tape& tape, const Tensor& text_hidden) { return thinker_.logits(tape, text_hidden); }
   Tensor audio_logits(Tape& tape, const Tensor& audio_hidden, const CodebookMaps& maps) const;

@@ -5,6 +5,7 @@
 #include <string>
 
 #include "kernels/elementwise/elementwise.h"
+#include "kernels/gather_rows/gather_rows.h"
 #include "kernels/matmul/matmul.h"
 #include "kernels/select_rows/select_rows.h"
 
@@ -19,6 +20,7 @@ OmniSequences::Layout::Layout(std::int64_t rows) : count(0) {
   lengths = take(rows);
   text = take(rows);
   reading = take(rows);
+  bridge = take(rows);
   speaker_source = take(rows);
   codes = take(kCodebooks * rows);
   codes_in_tables = take(kCodebooks * rows);
@@ -36,12 +38,14 @@ OmniSequences::OmniSequences(Device& device, OmniModel& model, std::int64_t rows
       layout_(rows),
       lengths_(static_cast<std::size_t>(rows)),
       has_speaker_(static_cast<std::size_t>(rows)),
+      ahead_(static_cast<std::size_t>(rows)),
       inputs_(DType::i64, {layout_.count}, device.place()),
       inputs_on_host_(static_cast<std::size_t>(layout_.count)),
-      prompt_range_(DType::i64, {2}, device.place()),
+      range_(DType::i64, {2}, device.place()),
       speakers_(model.store.dtype(), {rows, model.config.spk_emb_size}, device.place()),
       text_hidden_(model.store.dtype(), {rows, model.config.thinker.hidden_size}, device.place()),
       audio_hidden_(model.store.dtype(), {rows, model.config.talker_hidden_size}, device.place()),
+      bridges_(model.store.dtype(), {rows * kMostAhead, model.config.thinker.hidden_size}, device.place()),
       text_logits_(DType::f32, {rows, model.config.thinker.vocab_size}, device.place()),
       audio_logits_(DType::f32, {kCodebooks * rows, model.config.audio_vocab_size}, device.place()) {
   if (rows < 1 || capacity_ < 1)
@@ -49,6 +53,7 @@ OmniSequences::OmniSequences(Device& device, OmniModel& model, std::int64_t rows
                                 std::to_string(rows) + " of " + std::to_string(capacity_));
   add_layers(caches_.thinker, model.config.thinker);
   add_layers(caches_.talker, model.config.talker());
+  device.run(Fill{.y = bridges_, .value = 0});  // rows that are not ahead take what is there along
   std::int64_t* host = inputs_on_host_.data();
   write_codebook_maps(rows, host + layout_.codebook_starts, host + layout_.by_codebook, host + layout_.by_position);
   device.copy(inputs_, view_of(host, {layout_.count}));
@@ -59,22 +64,33 @@ void OmniSequences::add_layers(std::vector<KeyValueCache>& caches, const Thinker
   for (std::int64_t layer = 0; layer < config.num_hidden_layers; ++layer) {
     const View k = memory_.emplace_back(model_.store.dtype(), shape, tape_.device().place()),
                v = memory_.emplace_back(model_.store.dtype(), shape, tape_.device().place());
+    // Of positions that a row has read ahead, the blocks behind the bridge find what stands here.
+    for (const View& view : {k, v}) tape_.device().run(Fill{.y = view, .value = 0});
     caches.push_back({k, v, input(layout_.starts, {rows_}), input(layout_.lengths, {rows_})});
   }
 }
 
-OmniCaches OmniSequences::caches_of(std::int64_t row, const ConstView& starts, const ConstView& lengths,
-                                    std::int64_t length) const {
+OmniCaches OmniSequences::caches_of(std::int64_t row, std::int64_t begin, std::int64_t end) {
+  Device& device = tape_.device();
+  const std::int64_t range[] = {begin, end};
+  device.copy(range_, view_of(range, {2}));
+  const View starts = slice(range_.view(), 0, {1}), ends = slice(range_.view(), 1, {1});
   const auto restricted = [&](const std::vector<KeyValueCache>& all) {
     std::vector<KeyValueCache> out;
     for (const KeyValueCache& cache : all) {
       const Shape shape{1, cache.k.shape[1], cache.k.shape[2], cache.k.shape[3]};
       const std::int64_t offset = row * shape.count();
-      out.push_back({slice(cache.k, offset, shape), slice(cache.v, offset, shape), starts, lengths});
+      out.push_back({slice(cache.k, offset, shape), slice(cache.v, offset, shape), starts, ends});
     }
     return out;
   };
-  return {restricted(caches_.thinker), restricted(caches_.talker), length};
+  // On a GPU the table of angles must not move under a recording.
+  return {restricted(caches_.thinker), restricted(caches_.talker), device.is_cpu() ? end : capacity_};
+}
+
+void OmniSequences::clear(std::int64_t row) {
+  lengths_[static_cast<std::size_t>(row)] = 0;
+  ahead_[static_cast<std::size_t>(row)] = {};
 }
 
 void OmniSequences::show(std::int64_t row, const SpeechPrompt& prompt) {
@@ -98,14 +114,10 @@ void OmniSequences::show(std::int64_t row, const SpeechPrompt& prompt) {
   batch.spk_emb = batched(prompt.spk_emb);
 
   Device& device = tape_.device();
-  const std::int64_t range[] = {0, time};
-  device.copy(prompt_range_, view_of(range, {2}));
+  clear(row);
   tape_.reset();
   const OmniInputs inputs = upload_inputs(tape_, model_.config, batch, model_.store.dtype());
-  // On a GPU the table of angles must not move under a recording.
-  const OmniCaches caches = caches_of(row, slice(prompt_range_.view(), 0, {1}), slice(prompt_range_.view(), 1, {1}),
-                                      device.is_cpu() ? time : capacity_);
-  const Omni::Output out = model_.omni(tape_, inputs, {}, caches);
+  const Omni::Output out = model_.omni(tape_, inputs, {}, caches_of(row, 0, time));
   const auto keep_last = [&](const OwnedTensor& to, const View& from, std::int64_t from_row) {
     const Shape shape{1, from.width()};
     device.copy(slice(to.view(), row * from.width(), shape), slice(from, from_row * from.width(), shape));
@@ -115,6 +127,22 @@ void OmniSequences::show(std::int64_t row, const SpeechPrompt& prompt) {
   if (inputs.speaker) keep_last(speakers_, inputs.speaker, 0);
   has_speaker_[static_cast<std::size_t>(row)] = static_cast<bool>(inputs.speaker);
   lengths_[static_cast<std::size_t>(row)] = time;
+}
+
+void OmniSequences::read_ahead(std::int64_t row, std::span<const std::int64_t> text) {
+  const std::int64_t begin = length(row), limit = std::min(kMostAhead, capacity_ - begin),
+                     time = std::min(static_cast<std::int64_t>(text.size()), limit);
+  if (time < 1) return;
+  tape_.reset();
+  OmniInputs inputs;
+  inputs.batch = 1;
+  inputs.time = time;
+  inputs.text_ids = tape_.upload(view_of(text.data(), {1, time}));
+  const Tensor bridge = model_.omni.think(tape_, inputs, {}, caches_of(row, begin, begin + time), true).bridge;
+  const std::int64_t width = bridge.width();
+  tape_.device().copy(slice(bridges_.view(), row * kMostAhead * width, {time, width}),
+                      Tape::reshaped(bridge, {time, width}));
+  ahead_[static_cast<std::size_t>(row)] = {begin, begin + time};
 }
 
 OmniInputs OmniSequences::step_inputs() const {
@@ -132,7 +160,8 @@ OmniInputs OmniSequences::step_inputs() const {
   return out;
 }
 
-void OmniSequences::append(std::span<const Step> steps) {
+// The integers of a step, on the device.
+void OmniSequences::write_step(std::span<const Step> steps) {
   std::int64_t* host = inputs_on_host_.data();
   std::int64_t longest = 1;
   for (std::int64_t row = 0; row < rows_; ++row) {
@@ -147,6 +176,8 @@ void OmniSequences::append(std::span<const Step> steps) {
     longest = std::max(longest, start + 1);
     host[layout_.text + row] = step.text;
     host[layout_.reading + row] = step.reads ? row : -1;
+    host[layout_.bridge + row] =
+        row * kMostAhead + (is_ahead(row) ? length - ahead_[static_cast<std::size_t>(row)].begin : 0);
     const bool is_speaker =
         has_speaker_[static_cast<std::size_t>(row)] && step.codes[0] == model_.config.audio_spk_token;
     host[layout_.speaker_source + row] = is_speaker ? row : -1;
@@ -159,25 +190,48 @@ void OmniSequences::append(std::span<const Step> steps) {
   Device& device = tape_.device();
   device.copy(input(0, {layout_.end_of_step}), view_of(host, {layout_.end_of_step}));
   caches_.positions = device.is_cpu() ? longest : capacity_;
-  device.run_recurring(step_, [&] {
-    tape_.reset();
-    const Omni::Output out = model_.omni(tape_, step_inputs(), {}, caches_);
-    const View reading = input(layout_.reading, {rows_});
-    const auto keep = [&](const View& to, const Tensor& hidden) {
-      tape_.run(SelectRows{.y = to, .x = to, .from = Tape::reshaped(hidden, to.shape), .source = reading});
-    };
-    keep(text_hidden_, out.text_hidden);
-    keep(audio_hidden_, out.audio_hidden);
-  });
+}
+
+// Takes over the last hidden state of the rows that read.
+void OmniSequences::keep_hidden(const View& kept, const Tensor& hidden) {
+  tape_.run(SelectRows{
+      .y = kept, .x = kept, .from = Tape::reshaped(hidden, kept.shape), .source = input(layout_.reading, {rows_})});
+}
+
+void OmniSequences::run_whole() {
+  tape_.reset();
+  const Omni::Output out = model_.omni(tape_, step_inputs(), {}, caches_);
+  keep_hidden(text_hidden_, out.text_hidden);
+  keep_hidden(audio_hidden_, out.audio_hidden);
+}
+
+void OmniSequences::run_talker() {
+  tape_.reset();
+  const Tensor bridge = tape_.constant(bridges_.view().dtype, {rows_, 1, bridges_.view().width()});
+  tape_.run(GatherRows{
+      .y = Tape::reshaped(bridge, {rows_, bridge.width()}), .x = bridges_, .source = input(layout_.bridge, {rows_})});
+  keep_hidden(audio_hidden_, model_.omni.speak(tape_, step_inputs(), bridge, {}, caches_).hidden);
+}
+
+void OmniSequences::append(std::span<const Step> steps) {
+  write_step(steps);
+  bool all_ahead = true;
+  for (std::int64_t row = 0; row < rows_; ++row)
+    all_ahead &= !steps[static_cast<std::size_t>(row)].reads || is_ahead(row);
+  if (all_ahead)
+    tape_.device().run_recurring(talker_, [&] { run_talker(); });
+  else
+    tape_.device().run_recurring(whole_, [&] { run_whole(); });
   for (std::int64_t row = 0; row < rows_; ++row)
     if (steps[static_cast<std::size_t>(row)].reads) ++lengths_[static_cast<std::size_t>(row)];
 }
 
-OmniSequences::Logits OmniSequences::logits() {
-  tape_.device().run_recurring(heads_, [&] {
+OmniSequences::Logits OmniSequences::logits(bool text) {
+  tape_.device().run_recurring(text ? heads_ : audio_heads_, [&] {
     tape_.reset();
     const Parameter& head = model_.omni.text_head_weight();
-    tape_.run(Matmul{.c = text_logits_, .a = text_hidden_, .b = head, .b_scale = head.scale, .transpose_b = true});
+    if (text)
+      tape_.run(Matmul{.c = text_logits_, .a = text_hidden_, .b = head, .b_scale = head.scale, .transpose_b = true});
     tape_.run(Copy{.y = audio_logits_,
                    .x = model_.omni.audio_logits(tape_, Tensor(audio_hidden_.view()), step_inputs().maps)});
   });

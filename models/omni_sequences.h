@@ -28,15 +28,23 @@ class OmniSequences {
   // One more position for the rows that read. steps [rows]. From the third call on it allocates nothing.
   void append(std::span<const Step> steps);
 
+  // Text that is already known, [1 .. kMostAhead], as far as there is room: the Thinker takes it at once, and only as
+  // far as the bridge. append() must then be given the same text, and while all rows that read are ahead it runs the
+  // Talker alone. From here on the row has text logits again only after show().
+  static constexpr std::int64_t kMostAhead = 16;
+  void read_ahead(std::int64_t row, std::span<const std::int64_t> text);
+  bool is_ahead(std::int64_t row) const { return length(row) < ahead_[static_cast<std::size_t>(row)].end; }
+
   // Of the position that each row has read last, f32 in the device's memory. Valid until the next call of any function.
+  // Without `text` the head of the text is spared.
   struct Logits {
     View text;   // [rows, vocab_size]
     View audio;  // [8 * rows, audio_vocab_size], codebook by codebook
   };
-  Logits logits();
+  Logits logits(bool text = true);
 
   // Forgets what a row has read.
-  void clear(std::int64_t row) { lengths_[static_cast<std::size_t>(row)] = 0; }
+  void clear(std::int64_t row);
   std::int64_t rows() const { return rows_; }
   std::int64_t capacity() const { return capacity_; }
   std::uint64_t allocations() const { return tape_.allocations(); }
@@ -45,15 +53,19 @@ class OmniSequences {
  private:
   // Where a step's integers lie in inputs_, one block of `rows` or 8 * rows each; the maps stay the same.
   struct Layout {
-    std::int64_t starts, lengths, text, reading, speaker_source, codes, codes_in_tables, end_of_step;
+    std::int64_t starts, lengths, text, reading, bridge, speaker_source, codes, codes_in_tables, end_of_step;
     std::int64_t codebook_starts, by_codebook, by_position, count;
     explicit Layout(std::int64_t rows);
   };
   void add_layers(std::vector<KeyValueCache>& caches, const ThinkerConfig& config);
   OmniInputs step_inputs() const;
+  void write_step(std::span<const Step> steps);
+  void run_whole();
+  void run_talker();
+  void keep_hidden(const View& kept, const Tensor& hidden);
   View input(std::int64_t offset, const Shape& shape) const { return slice(inputs_.view(), offset, shape); }
-  // `caches` restricted to one row, which begins at position 0 and then holds `length`.
-  OmniCaches caches_of(std::int64_t row, const ConstView& starts, const ConstView& lengths, std::int64_t length) const;
+  // `caches` restricted to one row, which reads positions [begin, end).
+  OmniCaches caches_of(std::int64_t row, std::int64_t begin, std::int64_t end);
 
   Tape tape_;
   OmniModel& model_;
@@ -61,15 +73,20 @@ class OmniSequences {
   Layout layout_;
   std::vector<std::int64_t> lengths_;  // positions read, per row
   std::vector<bool> has_speaker_;
-  OwnedTensor inputs_;  // i64, see Layout
+  struct Ahead {
+    std::int64_t begin = 0, end = 0;  // positions
+  };
+  std::vector<Ahead> ahead_;  // per row
+  OwnedTensor inputs_;        // i64, see Layout
   std::vector<std::int64_t> inputs_on_host_;
-  OwnedTensor prompt_range_;                // i64 [2]: 0 and the length of a prompt
+  OwnedTensor range_;                       // i64 [2]: where one row begins to read, and how far
   std::vector<OwnedTensor> memory_;         // keys and values
   OmniCaches caches_;                       // of all rows
   OwnedTensor speakers_;                    // [rows, spk_emb_size]
   OwnedTensor text_hidden_, audio_hidden_;  // [rows, width], of the position read last
+  OwnedTensor bridges_;                     // [rows, kMostAhead, hidden], of the positions ahead
   OwnedTensor text_logits_, audio_logits_;
-  Device::Recurring step_, heads_;
+  Device::Recurring whole_, talker_, heads_, audio_heads_;
 };
 
 }  // namespace omni

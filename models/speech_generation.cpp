@@ -1,6 +1,7 @@
 #include "models/speech_generation.h"
 
 #include <algorithm>
+#include <array>
 #include <stdexcept>
 
 namespace omni {
@@ -39,6 +40,24 @@ void SpeechGenerator::end(std::size_t row, bool cancelled) {
   conversations_[row].reset();
   sequences_.clear(static_cast<std::int64_t>(row));
   if (ended.request.on_end) ended.request.on_end({ended.stream.text_ids(), ended.stream.frames(), cancelled});
+}
+
+bool SpeechGenerator::wants_text() const {
+  return std::any_of(conversations_.begin(), conversations_.end(),
+                     [](const auto& each) { return each && !each->stream.text_finished(); });
+}
+
+// Three quarters of a typical answer are spoken when the text has ended. What the Thinker reads then is known, and does
+// not depend on the codes: it reads it many positions at a time, its weights once for all of them.
+void SpeechGenerator::read_ahead() {
+  std::array<std::int64_t, OmniSequences::kMostAhead> text;
+  for (std::size_t row = 0; row < conversations_.size(); ++row) {
+    const auto& conversation = conversations_[row];
+    if (!conversation || sequences_.is_ahead(static_cast<std::int64_t>(row))) continue;
+    const std::int64_t count = std::min<std::int64_t>(std::ssize(text), conversation->stream.steps_left());
+    for (std::int64_t i = 0; i < count; ++i) text[static_cast<std::size_t>(i)] = conversation->stream.text_ahead(i);
+    sequences_.read_ahead(static_cast<std::int64_t>(row), std::span(text).first(static_cast<std::size_t>(count)));
+  }
 }
 
 // All but those in their first step read what they gave last.
@@ -85,8 +104,10 @@ void SpeechGenerator::step_all() {
     if (conversation && conversation->request.cancelled && *conversation->request.cancelled) end(row, true);
   }
   if (is_idle()) return;
+  const bool text = wants_text();
+  if (!text) read_ahead();
   feed_rows();
-  const OmniSequences::Logits logits = sequences_.logits();
+  const OmniSequences::Logits logits = sequences_.logits(text);
   for (std::size_t row = 0; row < conversations_.size(); ++row) {
     auto& conversation = conversations_[row];
     drawing_[row] = {};

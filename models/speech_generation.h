@@ -44,7 +44,8 @@ class SpeechGenerator {
   // rounding of sums. Exceptions as in step().
   std::vector<SpeechResult> generate(std::span<const SpeechRequest> requests);
 
-  // Called with the logits of all rows before `row` draws from its own, to change them on the device.
+  // Called with the logits of all rows before `row` draws from its own, to change them on the device. Those of its text
+  // are of no meaning after its end.
   using LogitsHook =
       std::function<void(std::int64_t row, std::int64_t step, const SpeechRequest&, const OmniSequences::Logits&)>;
   void set_logits_hook(LogitsHook hook) { hook_ = std::move(hook); }
@@ -59,6 +60,8 @@ class SpeechGenerator {
   void end(std::size_t row, bool cancelled);
   template <class Body>
   void or_drop_all(const Body& body);
+  bool wants_text() const;
+  void read_ahead();
   void feed_rows();
   void step_all();
 

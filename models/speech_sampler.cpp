@@ -72,8 +72,8 @@ void SpeechSampler::draw(const OmniSequences::Logits& logits, std::span<const Ro
   upload(rows);
   bool greedy = true;
   for (std::int64_t row = 0; row < rows_; ++row)
-    if (const SpeechSettings* settings = rows[static_cast<std::size_t>(row)].settings) {
-      draw_text(logits.text, row, *settings);
+    if (const auto& [settings, stream, random] = rows[static_cast<std::size_t>(row)]; settings) {
+      if (!stream->text_finished()) draw_text(logits.text, row, *settings);
       greedy &= settings->greedy;
     }
   device_.run(SampleToken{.token = slice(tokens_.view(), 0, {kCodebooks * rows_}),

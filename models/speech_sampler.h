@@ -30,8 +30,8 @@ class SpeechSampler {
     std::int64_t text;
     SpeechFrame codes;
   };
-  // draws [rows]; those of rows where nobody waits are of no meaning. Changes the logits. Throws an exception if a
-  // logit is NaN.
+  // draws [rows]; those of rows where nobody waits, and text after its end, are of no meaning. Changes the logits.
+  // Throws an exception if a logit is NaN.
   void draw(const OmniSequences::Logits& logits, std::span<const Row> rows, std::span<Draw> draws);
 
  private:

@@ -80,7 +80,7 @@ std::optional<SpeechEmission> SpeechStream::advance(std::int64_t drawn_text, con
       finished_ = true;
       return {};
     }
-    fed_.push_back(fed_.size() == text_ids_.size() ? settings_.enter_token_id : settings_.pad_token_id);
+    fed_.push_back(text_ahead(1));
   } else {
     fed_.push_back(drawn_text);
     out.text = static_cast<std::int32_t>(drawn_text);
@@ -94,6 +94,12 @@ std::optional<SpeechEmission> SpeechStream::advance(std::int64_t drawn_text, con
   // Without the end of the think block nothing will ever be spoken.
   finished_ = step_ >= settings_.max_new_tokens || (text_finished_ && !speech_begin_);
   return out;
+}
+
+std::int64_t SpeechStream::text_ahead(std::int64_t i) const {
+  if (i == 0) return text();
+  return fed_.size() + static_cast<std::size_t>(i) == text_ids_.size() + 1 ? settings_.enter_token_id
+                                                                           : settings_.pad_token_id;
 }
 
 SpeechFrame SpeechStream::codes() const {

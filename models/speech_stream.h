@@ -44,7 +44,8 @@ class SpeechStream {
   SpeechStream(const OmniConfig& config, const SpeechSettings& settings);
 
   bool finished() const { return finished_; }
-  std::int64_t step() const { return step_; }  // that comes next; step 0 reads the prompt
+  bool text_finished() const { return text_finished_; }  // what is drawn as text no longer matters
+  std::int64_t step() const { return step_; }            // that comes next; step 0 reads the prompt
 
   // Codebooks 0 .. drawing() - 1 draw a code in the next step (with pad_after_stop only until their stop code), the
   // others pad.
@@ -60,6 +61,9 @@ class SpeechStream {
   // What the model reads in the next step.
   std::int64_t text() const { return fed_.back(); }
   SpeechFrame codes() const;
+  // As text() in the i-th step from now; of i > 0 it is known after the end of the text only.
+  std::int64_t text_ahead(std::int64_t i) const;
+  std::int64_t steps_left() const { return settings_.max_new_tokens - step_; }
 
   const std::vector<std::int32_t>& text_ids() const { return text_ids_; }  // all that came out so far
   const std::vector<SpeechFrame>& frames() const { return frames_; }

@@ -35,9 +35,11 @@ Thinker::Output Thinker::operator()(Tape& tape, const ConstView& ids, const std:
   Output out;
   for (std::size_t i = 0; i < layers_.size(); ++i) {
     tape.milestone(layers_[i].first_parameter());
-    if (extras.upper_time > 0 && extras.bridge_layer == static_cast<std::int64_t>(i) - 1) {
+    const bool behind_bridge = extras.bridge_layer == static_cast<std::int64_t>(i) - 1;
+    if (behind_bridge && (extras.upper_time > 0 || extras.ends_at_bridge)) {
       // The bridge goes on in full to the Talker, so it is not left to the next block to add it up.
       out.bridge = residual.branch ? add(tape, residual.stream, residual.branch) : residual.stream;
+      if (extras.ends_at_bridge) return out;
       const Tensor rows = Tape::reshaped(out.bridge, {out.bridge.rows(), out.bridge.width()});
       residual = {Tape::reshaped(gather_rows(tape, rows, extras.upper.source, extras.upper.inverse),
                                  {ids.shape[0], extras.upper_time, config_.hidden_size}),
@@ -46,7 +48,7 @@ Thinker::Output Thinker::operator()(Tape& tape, const ConstView& ids, const std:
     const auto [x, y, aux_loss] = layers_[i](tape, residual, angles, caches.empty() ? nullptr : &caches[i]);
     // The output of a block exists as one tensor when the next one has begun.
     if (observer && i > 0) observer("thinker.layers." + std::to_string(i - 1), x);
-    if (extras.bridge_layer == static_cast<std::int64_t>(i) - 1 && extras.upper_time == 0) out.bridge = x;
+    if (behind_bridge && extras.upper_time == 0) out.bridge = x;
     if (aux_loss) out.aux_loss = out.aux_loss ? add(tape, out.aux_loss, aux_loss) : aux_loss;
     residual = y;
   }

@@ -24,6 +24,7 @@ struct ThinkerExtras {
   // What the blocks behind the bridge go on with: the first upper_time positions of each row. 0: all.
   PickedRows upper;
   std::int64_t upper_time = 0;
+  bool ends_at_bridge = false;  // no block behind the bridge runs, and nothing but the bridge comes out
 };
 
 // Names in a checkpoint: model.embed_tokens.weight, model.layers.{i}.*, model.norm.weight, and lm_head.weight where it

@@ -46,27 +46,49 @@ std::int64_t keep_top_k(Candidate* candidates, std::int64_t count, std::int64_t 
   return std::partition(last, end, [least = last->logit](const Candidate& c) { return c.logit >= least; }) - candidates;
 }
 
-// The first candidate up to which the weights sum to more than `target`, and that sum.
-struct Found {
-  std::int32_t id;
-  std::uint64_t sum;
+// Candidates from the first to the last, put in order only as far as somebody looks: a draw mostly ends among the first
+// few of thousands.
+class Ordered {
+ public:
+  Ordered(Candidate* candidates, std::int64_t count) : candidates_(candidates), count_(count) {}
+
+  // The first candidate up to which the weights sum to more than `target`, and that sum.
+  struct Found {
+    std::int32_t id;
+    std::uint64_t sum;
+  };
+  Found find(std::uint64_t target) {
+    std::uint64_t sum = 0;
+    for (std::int64_t i = 0;; ++i) {
+      if (i == sorted_) sort_more();
+      sum += candidates_[i].weight;
+      if (sum > target) return {candidates_[i].id, sum};
+    }
+  }
+
+ private:
+  void sort_more() {
+    constexpr std::int64_t kFirst = 64, kGrowth = 4;
+    Candidate *begin = candidates_ + sorted_, *end = candidates_ + count_;
+    sorted_ = std::min(std::max(kFirst, kGrowth * sorted_), count_);
+    if (sorted_ < count_) std::nth_element(begin, candidates_ + sorted_, end, is_before);
+    std::sort(begin, candidates_ + sorted_, is_before);
+  }
+
+  Candidate* candidates_;
+  std::int64_t count_, sorted_ = 0;
 };
-Found find(const Candidate* ordered, std::uint64_t target) {
-  std::uint64_t sum = ordered->weight;
-  while (sum <= target) sum += (++ordered)->weight;
-  return {ordered->id, sum};
-}
 
 std::int32_t draw(Candidate* candidates, const float* logits, double uniform, const SampleToken& op) {  // [classes]
   std::int64_t count = op.classes();
   for (std::int64_t i = 0; i < count; ++i) candidates[i] = {logits[i], static_cast<std::int32_t>(i), 0};
   if (op.is_cut_by_rank()) count = keep_top_k(candidates, count, op.top_k);
-  std::sort(candidates, candidates + count, is_before);
+  const float largest = maximum(logits, op.classes());
   std::uint64_t kept = 0;
-  for (std::int64_t i = 0; i < count; ++i)
-    kept += candidates[i].weight = sampling_weight(candidates[i].logit, candidates[0].logit);
-  if (op.top_p < 1) kept = find(candidates, share_of(kept, op.top_p)).sum;
-  return find(candidates, share_of(kept, uniform)).id;
+  for (std::int64_t i = 0; i < count; ++i) kept += candidates[i].weight = sampling_weight(candidates[i].logit, largest);
+  Ordered ordered(candidates, count);
+  if (op.top_p < 1) kept = ordered.find(share_of(kept, op.top_p)).sum;
+  return ordered.find(share_of(kept, uniform)).id;
 }
 
 }  // namespace

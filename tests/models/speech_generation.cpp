@@ -153,6 +153,58 @@ TEST_CASE("omni sequences: step by step, side by side, as in one pass") {
       }
 }
 
+TEST_CASE("omni sequences: after text read ahead the Talker alone expects the same codes") {
+  for (const std::string& name : device_names())
+    for (const bool use_moe : {false, true})
+      for (const DType dtype : {DType::f32, DType::bf16}) {
+        CAPTURE(name, use_moe, name_of(dtype));
+        Device device = Device::named(name, 2);
+        const auto model = small_model(device, use_moe, dtype);
+        const Material material(use_moe);
+        OmniSequences sequences(device, *model, 2, 11);
+        std::vector<OmniSequences::Step> steps(2);
+        OwnedTensor codes;
+        const auto check_codes = [&](std::int64_t row, std::size_t sequence) {
+          CAPTURE(row, sequences.length(row));
+          const auto codes_of = [&](std::vector<double> logits) {
+            return std::vector<double>(logits.begin() + model->config.thinker.vocab_size, logits.end());
+          };
+          const auto expected = logits_in_one_pass(device, *model, material, sequence, sequences.length(row));
+          REQUIRE(difference(codes_of(logits_of_row(device, sequences, row)), codes_of(expected),
+                             dtype == DType::f32 ? 2e-5 : 5e-2) == "");
+        };
+        sequences.show(1, material.prompt(1, 5, codes));
+        const auto read_ahead = [&](std::int64_t count) {
+          std::vector<std::int64_t> text;
+          for (std::int64_t t = sequences.length(1); t < sequences.length(1) + count; ++t)
+            text.push_back(material.columns[1].text.at(static_cast<std::size_t>(std::min<std::int64_t>(t, 10))));
+          sequences.read_ahead(1, text);
+        };
+        read_ahead(4);
+        for (std::int64_t t = 5; t < 9; ++t) {
+          REQUIRE(sequences.is_ahead(1));
+          if (t == 7) sequences.show(0, material.prompt(0, 6, codes));  // reads along, and needs the whole model
+          steps[0] = reading(material.columns[0], t - 1);
+          steps[0].reads = t >= 7;
+          steps[1] = reading(material.columns[1], t);
+          sequences.append(steps);
+          check_codes(1, 1);
+          if (t >= 7) check_codes(0, 0);
+        }
+        REQUIRE_FALSE(sequences.is_ahead(1));
+        read_ahead(5);  // of which two have room
+        steps[0].reads = false;
+        for (std::int64_t t = 9; t < 11; ++t) {
+          steps[1] = reading(material.columns[1], t);
+          sequences.append(steps);
+          check_codes(1, 1);
+        }
+        REQUIRE_FALSE(sequences.is_ahead(1));
+        sequences.clear(1);
+        REQUIRE_FALSE(sequences.is_ahead(1));
+      }
+}
+
 TEST_CASE("omni sequences: a full or a too short context is an error, a step allocates nothing") {
   Device device = Device::cpu(1);
   const auto model = small_model(device, true);
