@@ -137,6 +137,19 @@ void ParameterStore::quantize() {
   master_ = std::move(vector_block);
 }
 
+void ParameterStore::pack() {
+  if (!kPackedIsFast || !device_->is_cpu() || dtype_ != DType::bf16 || gradient_.view()) return;
+  std::vector<Parameter*> matrices;
+  for (Parameter& parameter : parameters_)
+    if (!is_vector(parameter)) matrices.push_back(&parameter);
+  packed_.resize(matrices.size());
+#pragma omp parallel for schedule(dynamic)
+  for (std::size_t i = 0; i < matrices.size(); ++i) {
+    packed_[i] = PackedWeights(matrices[i]->value);
+    matrices[i]->packed = packed_[i].view();
+  }
+}
+
 void ParameterStore::initialize(std::uint64_t seed) {
   for (std::size_t i = 0; i < parameters_.size(); ++i) {
     Philox random(seed, RandomStream::initialization, i);

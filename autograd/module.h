@@ -58,6 +58,9 @@ class ParameterStore {
   // For inference on the CPU, allocated in f32 and filled: from here on all matrices are whole numbers from -127 to
   // 127 times a scale for each row, a quarter of the memory. Activations stay in f32.
   void quantize();
+  // After inference in bf16 on the CPU has been allocated and filled: keeps all matrices once more, packed, for decoding
+  // (kernels/matmul/packed.h). Elsewhere, or where reading them is slow, it does nothing.
+  void pack();
 
   DType dtype() const { return dtype_; }  // of activations, and of matrices that are not quantized
   Device& device() const { return *device_; }
@@ -94,6 +97,7 @@ class ParameterStore {
   Device* device_ = nullptr;
   OwnedTensor master_, copy_, gradient_;
   OwnedTensor scales_;  // of quantized matrices, whose numbers are in copy_
+  std::vector<PackedWeights> packed_;
 };
 
 // A place in the tree of names: Scope(store) / "model" / "layers" / 3.

@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "kernels/matmul/packed.h"
 #include "kernels/view.h"
 
 namespace omni {
@@ -27,6 +28,7 @@ struct Parameter {
   View master;                       // f32: what the optimiser updates (f64 in gradient checks)
   View value;                        // what ops read: master itself, its bf16 copy, or whole numbers (i8)
   View scale;                        // f32 [rows], beside value in i8: row r of the matrix is value[r] * scale[r]
+  PackedMatrix packed;               // beside value in bf16: the same numbers once more, packed, or nothing
   View gradient;                     // as master; undefined until has_gradient
   bool has_gradient = false;         // something wrote into gradient since the optimiser's last step
   bool trainable = true;

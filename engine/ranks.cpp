@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "engine/gradient_channel.h"
+#include "engine/watchdog.h"
 
 namespace omni {
 namespace {
@@ -20,6 +21,17 @@ namespace {
 using Clock = std::chrono::steady_clock;
 
 constexpr double kPatience = 600;  // seconds: a checkpoint on a slow disk is waited for
+
+// Seconds in which the processes must have found each other.
+double start_patience() {
+  const char* text = std::getenv("OMNI_START_SECONDS");
+  if (text == nullptr) return 60;
+  char* end = nullptr;
+  const double seconds = std::strtod(text, &end);
+  if (*text == '\0' || *end != '\0' || !(seconds > 0))
+    throw std::invalid_argument("OMNI_START_SECONDS: expected a positive number, found \"" + std::string(text) + "\"");
+  return seconds;
+}
 
 void check_mpi(int status, const char* call) {
   if (status == MPI_SUCCESS) return;
@@ -125,6 +137,8 @@ class MpiChannel : public GradientChannel {
 class Ranks::Connection {
  public:
   Connection() {
+    const Watchdog watchdog("MPI: start-up: the other processes that mpirun was to start did not come",
+                            start_patience());
     int given = 0;
     check_mpi(MPI_Init_thread(nullptr, nullptr, MPI_THREAD_MULTIPLE, &given), "MPI_Init_thread");
     if (given < MPI_THREAD_MULTIPLE)
@@ -188,15 +202,18 @@ void Ranks::barrier(const char* purpose) {
   sum({&nothing, 1}, purpose);
 }
 
-void Ranks::connect(Device& device, double seconds) {
+void Ranks::connect(Device& device) {
   if (alone()) return;
+  const double seconds = start_patience();
   double ranks[] = {static_cast<double>(rank())};
   connection_->sum(ranks, "start-up test", seconds);
   const auto broadcast = [&](void* data, std::size_t bytes) { connection_->broadcast(data, bytes, seconds); };
   if (device.is_cpu())
     connection_->channel = std::make_unique<MpiChannel>(MPI_COMM_WORLD, connection_->who());
-  else if constexpr (kHasCuda)
+  else if constexpr (kHasCuda) {
+    const Watchdog watchdog(connection_->who() + ": NCCL: start-up: the other processes did not come", seconds);
     connection_->channel = make_nccl_channel(device, rank(), size(), seconds, broadcast);
+  }
 
   // The sum of 1, 2, ... size, in every element.
   constexpr std::int64_t kCount = 1000;

@@ -35,9 +35,9 @@ class Ranks {
   void sum(std::span<double> values, const char* purpose);
   void barrier(const char* purpose);
 
-  // Prepares sums on a device and tries one: throws if the processes do not find each other within `seconds`, or if the
-  // sum is wrong.
-  void connect(Device& device, double seconds = 60);
+  // Prepares sums on a device and tries one: throws if the sum is wrong. Processes that do not find each other, here or
+  // in join(), within 60 seconds (or OMNI_START_SECONDS of the environment) end with a message.
+  void connect(Device& device);
   // Begins to replace a tensor (f32) on the device by its sum over all processes, beside the instructions that follow.
   void begin_sum(const View& view);
   // Instructions after this see all sums that have begun.

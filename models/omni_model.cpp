@@ -45,6 +45,7 @@ std::unique_ptr<OmniModel> OmniModel::load(const std::filesystem::path& path, DT
   load_parameters(model->store, source,
                   {.tied_head = config.thinker.tie_word_embeddings, .may_miss = {}, .others = {}});
   if (dtype == DType::i8) model->store.quantize();
+  if (purpose == Purpose::inference) model->store.pack();
   return model;
 }
 

@@ -231,7 +231,12 @@ OmniSequences::Logits OmniSequences::logits(bool text) {
     tape_.reset();
     const Parameter& head = model_.omni.text_head_weight();
     if (text)
-      tape_.run(Matmul{.c = text_logits_, .a = text_hidden_, .b = head, .b_scale = head.scale, .transpose_b = true});
+      tape_.run(Matmul{.c = text_logits_,
+                       .a = text_hidden_,
+                       .b = head,
+                       .b_scale = head.scale,
+                       .b_packed = head.packed,
+                       .transpose_b = true});
     tape_.run(Copy{.y = audio_logits_,
                    .x = model_.omni.audio_logits(tape_, Tensor(audio_hidden_.view()), step_inputs().maps)});
   });

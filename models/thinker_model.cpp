@@ -25,6 +25,7 @@ std::unique_ptr<ThinkerModel> ThinkerModel::load(const std::filesystem::path& pa
       model->store, source,
       {.tied_head = config.tie_word_embeddings, .may_miss = {}, .others = {"talker.", "audio_proj.", "vision_proj."}});
   if (dtype == DType::i8) model->store.quantize();
+  if (purpose == Purpose::inference) model->store.pack();
   return model;
 }
 

@@ -221,6 +221,8 @@ int train(const Recipe& recipe, const TrainOptions& options, Ranks& ranks, std::
           const TaskMaker& make) {
   std::ostream silence(nullptr);
   std::ostream& out = ranks.is_root() ? console : silence;
+  Device device = Device::named(recipe.device, recipe.threads, ranks.local_rank());
+  ranks.connect(device);
   std::optional<RunFolder> folder;
   std::optional<Checkpoint> checkpoint;
   if (!options.plan && ranks.is_root()) folder.emplace(recipe, options.resume);
@@ -234,8 +236,6 @@ int train(const Recipe& recipe, const TrainOptions& options, Ranks& ranks, std::
     return 0;
   }
 
-  Device device = Device::named(recipe.device, recipe.threads, ranks.local_rank());
-  ranks.connect(device);
   const std::unique_ptr<TrainingTask> task = make(checkpoint, {ranks.rank(), ranks.size()}, out);
   nlohmann::ordered_json identity = recipe.identity();
   identity["data"] = task->source().fingerprint();

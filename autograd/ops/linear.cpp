@@ -13,6 +13,7 @@ Tensor project(Tape& tape, Tensor y, const Tensor& x, Parameter& weight, Paramet
                   .b = weight,
                   .bias = bias ? ConstView(bias->value) : ConstView(),
                   .b_scale = weight.scale,
+                  .b_packed = weight.packed,
                   .transpose_b = true});
   tape.on_backward([x, y, weight = &weight, bias](Gradients& d) {
     const View dy = d[y];

@@ -50,7 +50,8 @@ Tensor moe_gather(Tape& tape, const Tensor& x, const Routing& routing) {
 Tensor grouped_linear(Tape& tape, const Tensor& x, Parameter& weight, const Routing& routing) {
   const std::int64_t experts = routing.offset.count() - 1;
   Tensor y = tape.empty(x.dtype, {x.rows(), weight.value.rows() / experts});
-  tape.run(GroupedMatmul{.c = y, .a = x, .b = weight, .offset = routing.offset, .b_scale = weight.scale});
+  tape.run(GroupedMatmul{
+      .c = y, .a = x, .b = weight, .offset = routing.offset, .b_scale = weight.scale, .b_packed = weight.packed});
   tape.on_backward([=, weight = &weight, offset = routing.offset](Gradients& d) {
     const View dy = d[y];
     if (const View dx = d[x])

@@ -27,6 +27,20 @@ void add_linear(const std::string& name, std::int64_t rows, std::int64_t out, st
   });
 }
 
+// y [1, out] = x [1, in] W^T with W packed
+void add_packed(const std::string& name, std::int64_t out, std::int64_t in) {
+  add("matmul/" + name + "/packed", [=](Bench& b, benchmark::State& state) {
+    if (!b.device().is_cpu()) return state.SkipWithError("packed weights are for the CPU");
+    const View w = b.tensor(DType::bf16, {out, in});
+    const PackedWeights packed(w);
+    b.time(state, Matmul{.c = b.tensor(DType::bf16, {1, out}),
+                         .a = b.tensor(DType::bf16, {1, in}),
+                         .b = w,
+                         .b_packed = packed.view(),
+                         .transpose_b = true});
+  });
+}
+
 }  // namespace
 
 void add_matmul_benches() {
@@ -37,6 +51,8 @@ void add_matmul_benches() {
   add_linear("head", kRows, kVocabulary, kHidden, true);
   add_linear("gate_up_of_one_token", 1, 2 * kIntermediate, kHidden, false);
   add_linear("head_of_one_token", 1, kVocabulary, kHidden, false);
+  add_packed("gate_up_of_one_token", 2 * kIntermediate, kHidden);
+  add_packed("head_of_one_token", kVocabulary, kHidden);
 }
 
 }  // namespace omni::bench

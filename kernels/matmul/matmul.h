@@ -2,6 +2,7 @@
 // Dense matrix product, the instruction in which a training step spends nine tenths of its time.
 
 #include "kernels/instruction.h"
+#include "kernels/matmul/packed.h"
 
 namespace omni {
 
@@ -12,6 +13,8 @@ namespace omni {
 //   bias   [n], optional, f32 (f64 beside f64)
 //   b_scale  f32 [n], beside b of i8 and a of f32, with transpose_b, on the CPU: B^T is then row j of b times
 //   b_scale[j]
+//   b_packed        b once more, packed (kernels/matmul/packed.h), optional, beside a and b of bf16, with transpose_b,
+//   on the CPU: what a product with few rows reads instead of b
 // a, b of one dtype: f32, bf16 or f64; c of the same, or f32 beside bf16. Dimensions before the last are joined, so
 // activations [batch, time, width] serve as [batch * time, width].
 //
@@ -21,9 +24,12 @@ namespace omni {
 //   dW = Matmul{.c = dW, .a = dy, .b = x, .transpose_a = true, .accumulate = ...}
 struct Matmul {
   static constexpr const char* name = "matmul";
+  // On the CPU so many rows of a share a pass over the weights; with more, oneDNN's product is faster.
+  static constexpr std::int64_t kFewRows = 4;
   View c;
   ConstView a, b;
   ConstView bias = {}, b_scale = {};
+  PackedMatrix b_packed = {};
   bool transpose_a = false, transpose_b = false;
   bool accumulate = false;
 
@@ -41,10 +47,14 @@ struct Matmul {
     that.optional("b_scale", b_scale, DType::f32, {n()});
     that.that(!b_scale || (a.dtype == DType::f32 && transpose_b && !transpose_a && c.place != Place::cuda),
               "b of i8 needs a of f32, transpose_b and the CPU");
+    that.that(!b_packed || (b.dtype == DType::bf16 && transpose_b && !transpose_a && c.place != Place::cuda &&
+                            b_packed.rows == n() && b_packed.width == k()),
+              "b_packed must be b of bf16, with transpose_b, on the CPU");
     that.optional("bias", bias, wide_of(a.dtype), {n()});
   }
   Work work() const {
-    return {.bytes = a.bytes() + b.bytes() + c.bytes() * (accumulate ? 2 : 1) + bias.bytes() + b_scale.bytes(),
+    const std::int64_t b_bytes = b_packed && m() <= kFewRows ? b_packed.bytes() : b.bytes();
+    return {.bytes = a.bytes() + b_bytes + c.bytes() * (accumulate ? 2 : 1) + bias.bytes() + b_scale.bytes(),
             .flops = 2 * m() * n() * k(),
             .unit = a.dtype};
   }

@@ -1,69 +1,144 @@
 #include "kernels/matmul/matvec.h"
 
+#include <algorithm>
+
 #include "kernels/vector.h"
 
 namespace omni {
 namespace {
 
-constexpr int kMaxRows = 4;
 // Weight rows read side by side, far apart in memory: that many streams keep enough requests in flight to use the
 // memory's bandwidth, where a single one waits for its latency.
 constexpr int kColumns = 4;
 
-// The dot products of `rows` activation rows with `columns` rows of weights that lie `stride` rows apart.
-//   sums [rows, columns], x [rows, k], w [.., k]
-template <class T, int rows, int columns>
-void dots(float* sums, const float* x, const T* w, std::int64_t stride, std::int64_t k) {
-  constexpr std::int64_t lanes = Lanes<float>::count;
-  Vector<float> partial[rows][columns] = {};
-  std::int64_t i = 0;
-  for (; i + lanes <= k; i += lanes) {
-    Vector<float> weights[columns];
-    for (int c = 0; c < columns; ++c) weights[c] = load_vector<float>(w + c * stride * k + i);
-    for (int r = 0; r < rows; ++r) {
-      const Vector<float> activations = load_vector<float>(x + r * k + i);
-      for (int c = 0; c < columns; ++c) partial[r][c] += activations * weights[c];
-    }
-  }
-  for (int r = 0; r < rows; ++r)
-    for (int c = 0; c < columns; ++c) {
-      float sum = sum_lanes<float>(partial[r][c]);
-      for (std::int64_t tail = i; tail < k; ++tail) sum += x[r * k + tail] * to_float(w[c * stride * k + tail]);
-      sums[r * columns + c] = sum;
-    }
-}
-
-template <class T, class C>
-struct Matvec {
-  C* c;                // [m, n]
-  const float* x;      // [m, k]
+// Weights as they are stored, and what multiplies them: A, a number of an activation row.
+template <class T>
+struct PlainWeights {
+  using A = float;
   const T* w;          // [n, k]
   const float* scale;  // [n] or null
-  const float* bias;   // [n] or null
-  std::int64_t m, n, k;
+  std::int64_t k;
+
+  // The dot products of `rows` activation rows with `columns` rows of weights that lie `stride` rows apart.
+  //   sums [rows, columns], x [rows, k]
+  template <int rows, int columns>
+  void dots(float* sums, const float* x, std::int64_t first, std::int64_t stride) const {
+    constexpr std::int64_t lanes = Lanes<float>::count;
+    const T* from = w + first * k;
+    Vector<float> partial[rows][columns] = {};
+    std::int64_t i = 0;
+    for (; i + lanes <= k; i += lanes) {
+      Vector<float> weights[columns];
+      for (int c = 0; c < columns; ++c) weights[c] = load_vector<float>(from + c * stride * k + i);
+      for (int r = 0; r < rows; ++r) {
+        const Vector<float> activations = load_vector<float>(x + r * k + i);
+        for (int c = 0; c < columns; ++c) partial[r][c] += activations * weights[c];
+      }
+    }
+    for (int r = 0; r < rows; ++r)
+      for (int c = 0; c < columns; ++c) {
+        float sum = sum_lanes<float>(partial[r][c]);
+        for (std::int64_t tail = i; tail < k; ++tail) sum += x[r * k + tail] * to_float(from[c * stride * k + tail]);
+        sums[r * columns + c] = scale ? sum * scale[first + c * stride] : sum;
+      }
+  }
+};
+
+struct PackedDots {
+  using A = bf16;
+  PackedMatrix w;
+  std::int64_t k;  // a whole number of blocks
+
+  // As above.   x [rows, k], zeros behind the width of w
+  template <int rows, int columns>
+  void dots(float* sums, const bf16* x, std::int64_t first, std::int64_t stride) const {
+    Vector<float> partial[rows][columns] = {};
+    for (std::int64_t block = 0; block < w.blocks(); ++block)
+      for (int c = 0; c < columns; ++c)
+        add_block<rows, columns>(partial, c, x + block * PackedMatrix::kBlock,
+                                 w.row(first + c * stride) + block * PackedMatrix::kBlockBytes);
+    for (int r = 0; r < rows; ++r)
+      for (int c = 0; c < columns; ++c) {
+        const std::int64_t row = first + c * stride;
+        float sum = sum_lanes<float>(partial[r][c]) * w.scale[row];
+        for (std::int64_t i = w.first_outlier[row]; i < w.first_outlier[row + 1]; ++i)
+          sum += to_float(x[r * k + w.outliers[i].column]) * w.outliers[i].value;
+        sums[r * columns + c] = sum;
+      }
+  }
+
+ private:
+  // Column c of the sums: a block of one row of weights times those of the activation rows.
+  template <int rows, int columns>
+  void add_block(Vector<float> (&partial)[rows][columns], int c, const bf16* x, const std::uint8_t* block) const {
+#ifdef __AVX512BF16__
+    const __m512i upper = _mm512_maskz_broadcast_i32x4(
+                      0xffff, _mm_setr_epi8(0, 0x39, 0x3a, 0x3b, 0x3c, 0x3d, 0x3e, 0x3f,  //
+                                            -0x80, -0x47, -0x46, -0x45, -0x44, -0x43, -0x42, -0x41)),
+                  mask = _mm512_set1_epi8(15), codes = _mm512_loadu_si512(block + 128);
+    const __m512i half_codes[] = {_mm512_and_si512(codes, mask), _mm512_and_si512(_mm512_srli_epi16(codes, 4), mask)};
+    for (int half = 0; half < 2; ++half) {
+      const __m512i low = _mm512_loadu_si512(block + half * 64), high = _mm512_shuffle_epi8(upper, half_codes[half]);
+      const __m512i weights[] = {_mm512_unpacklo_epi8(low, high), _mm512_unpackhi_epi8(low, high)};
+      for (int r = 0; r < rows; ++r)
+        for (int quarter = 0; quarter < 2; ++quarter) {
+          const __m512i activations = _mm512_loadu_si512(x + r * k + half * 64 + quarter * 32);
+          partial[r][c] = _mm512_dpbf16_ps(partial[r][c], reinterpret_cast<__m512bh>(weights[quarter]),
+                                           reinterpret_cast<__m512bh>(activations));
+        }
+    }
+#else
+    for (std::int64_t i = 0; i < PackedMatrix::kBlock; ++i) {
+      const std::int64_t half = i / 64, place = packed_place(i % 64);
+      const float weight = to_float(unpack(block[128 + place] >> 4 * half & 15, block[half * 64 + place]));
+      for (int r = 0; r < rows; ++r) partial[r][c][i % Lanes<float>::count] += weight * to_float(x[r * k + i]);
+    }
+#endif
+  }
+};
+
+template <class Weights, class C>
+struct Matvec {
+  using A = typename Weights::A;
+  Weights weights;
+  C* c;               // [m, n]
+  const A* x;         // [m, weights.k]
+  const float* bias;  // [n] or null
+  std::int64_t m, n;
   bool accumulate;
 
-  // Columns first, first + stride, ... of all rows. What the first kMaxRows have read of w is in cache for the others.
+  void run() const {
+    const std::int64_t stride = n / kColumns;
+#pragma omp parallel
+    {
+#pragma omp for schedule(static) nowait
+      for (std::int64_t first = 0; first < stride; ++first) run_columns<kColumns>(first, stride);
+#pragma omp for schedule(static)
+      for (std::int64_t column = stride * kColumns; column < n; ++column) run_columns<1>(column, 1);
+    }
+  }
+
+ private:
+  // Columns first, first + stride, ... of all rows. What the first kFewRows have read of w is in cache for the others.
   template <int columns>
-  void run(std::int64_t first, std::int64_t stride) const {
+  void run_columns(std::int64_t first, std::int64_t stride) const {
+    constexpr int kMost = static_cast<int>(Matmul::kFewRows);
     std::int64_t row = 0;
-    for (; row + kMaxRows <= m; row += kMaxRows) run_rows<kMaxRows, columns>(row, first, stride);
+    for (; row + kMost <= m; row += kMost) run_rows<kMost, columns>(row, first, stride);
     if (m - row == 3) run_rows<3, columns>(row, first, stride);
     if (m - row == 2) run_rows<2, columns>(row, first, stride);
     if (m - row == 1) run_rows<1, columns>(row, first, stride);
   }
 
- private:
   template <int rows, int columns>
   void run_rows(std::int64_t row, std::int64_t first, std::int64_t stride) const {
     float sums[rows * columns];
-    dots<T, rows, columns>(sums, x + row * k, w + first * k, stride, k);
+    weights.template dots<rows, columns>(sums, x + row * weights.k, first, stride);
     for (int r = 0; r < rows; ++r)
       for (int i = 0; i < columns; ++i) {
         const std::int64_t column = first + i * stride;
         C& out = c[(row + r) * n + column];
         float sum = sums[r * columns + i];
-        if (scale) sum *= scale[column];
         if (bias) sum += bias[column];
         if (accumulate) sum += to_float(out);
         out = round_to<C>(sum);
@@ -71,39 +146,47 @@ struct Matvec {
   }
 };
 
-template <class A, class T, class C>
-void matvec_typed(const CpuContext& cpu, const Matmul& op) {
-  const std::int64_t m = op.m(), n = op.n(), k = op.k();
-  const A* a = op.a.as<A>();
-  const float* x = op.a.dtype == DType::f32 ? op.a.as<float>() : nullptr;
-  if constexpr (!std::is_same_v<A, float>) {
-    float* widened = cpu.scratch<float>(1, m * k).data;  // [m, k], once
-    for (std::int64_t i = 0; i < m * k; ++i) widened[i] = to_float(a[i]);
-    x = widened;
+// The activations in the type that the weights want, each row `width` wide with zeros at its end.
+template <class To, class From>
+const To* converted(const CpuContext& cpu, const From* a, std::int64_t m, std::int64_t k, std::int64_t width) {
+  if constexpr (std::is_same_v<To, From>)
+    if (k == width) return a;
+  To* out = cpu.scratch<To>(1, m * width).data;  // [m, width]
+  for (std::int64_t row = 0; row < m; ++row) {
+    std::fill_n(out + row * width + k, width - k, To{});
+    for (std::int64_t i = 0; i < k; ++i) out[row * width + i] = round_to<To>(to_float(a[row * k + i]));
   }
-  const Matvec<T, C> product{op.c.as<C>(), x, op.b.as<T>(), op.b_scale.as<float>(), op.bias.as<float>(), m, n, k,
-                             op.accumulate};
-  const std::int64_t stride = n / kColumns;
-#pragma omp parallel
-  {
-#pragma omp for schedule(static) nowait
-    for (std::int64_t first = 0; first < stride; ++first) product.template run<kColumns>(first, stride);
-#pragma omp for schedule(static)
-    for (std::int64_t column = stride * kColumns; column < n; ++column) product.template run<1>(column, 1);
-  }
+  return out;
+}
+
+template <class A, class C, class Weights>
+void run_typed(const CpuContext& cpu, const Matmul& op, const Weights& weights) {
+  const auto* x = converted<typename Weights::A>(cpu, op.a.as<A>(), op.m(), op.k(), weights.k);
+  Matvec<Weights, C>{weights, op.c.as<C>(), x, op.bias.as<float>(), op.m(), op.n(), op.accumulate}.run();
+}
+
+template <class A, class C>
+void run_plain(const CpuContext& cpu, const Matmul& op) {
+  run_typed<A, C>(cpu, op, PlainWeights<A>{op.b.as<A>(), nullptr, op.k()});
 }
 
 }  // namespace
 
 bool prefers_matvec(const Matmul& op) {
-  return op.b.dtype == DType::i8 || (op.m() <= kMaxRows && op.transpose_b && !op.transpose_a);
+  return op.b.dtype == DType::i8 || (op.m() <= Matmul::kFewRows && op.transpose_b && !op.transpose_a);
 }
 
 void matvec(const CpuContext& cpu, const Matmul& op) {
-  if (op.b.dtype == DType::i8) return matvec_typed<float, std::int8_t, float>(cpu, op);
-  if (op.a.dtype == DType::f32) return matvec_typed<float, float, float>(cpu, op);
-  if (op.c.dtype == DType::f32) return matvec_typed<bf16, bf16, float>(cpu, op);
-  matvec_typed<bf16, bf16, bf16>(cpu, op);
+  const bool to_f32 = op.c.dtype == DType::f32;
+  if (op.b.dtype == DType::i8)
+    return run_typed<float, float>(cpu, op,
+                                   PlainWeights<std::int8_t>{op.b.as<std::int8_t>(), op.b_scale.as<float>(), op.k()});
+  if (op.a.dtype == DType::f32) return run_plain<float, float>(cpu, op);
+  if (op.b_packed) {
+    const PackedDots packed{op.b_packed, op.b_packed.blocks() * PackedMatrix::kBlock};
+    return to_f32 ? run_typed<bf16, float>(cpu, op, packed) : run_typed<bf16, bf16>(cpu, op, packed);
+  }
+  to_f32 ? run_plain<bf16, float>(cpu, op) : run_plain<bf16, bf16>(cpu, op);
 }
 
 }  // namespace omni

@@ -27,6 +27,8 @@ void GroupedMatmul::check(Check& that) const {
   that.optional("b_scale", b_scale, DType::f32, {experts() * n});
   that.that(!b_scale || (a.dtype == DType::f32 && transpose_b && c.place != Place::cuda),
             "b of i8 needs a of f32, transpose_b and the CPU");
+  that.that(!b_packed || (transpose_b && c.place != Place::cuda && b_packed.rows == b.rows()),
+            "b_packed must be b, with transpose_b, on the CPU");
 }
 
 void GroupedMatmulWeightGradient::check(Check& that) const {
@@ -46,6 +48,7 @@ void run(const CpuContext& cpu, const GroupedMatmul& op) {
                     .a = row_range(op.a, offset[e], offset[e + 1]),
                     .b = row_range(op.b, e * weight_rows, (e + 1) * weight_rows),
                     .b_scale = slice(op.b_scale, e * weight_rows, {weight_rows}),
+                    .b_packed = op.b_packed.slice(e * weight_rows, weight_rows),
                     .transpose_b = op.transpose_b});
   }
 }

@@ -8,6 +8,7 @@
 // and top_k alone: no device needs to tell the host how many tokens an expert got.
 
 #include "kernels/instruction.h"
+#include "kernels/matmul/matmul.h"
 
 namespace omni {
 
@@ -71,18 +72,20 @@ struct MoeGatherBackward {
 // For each expert e and its rows: c = a W_e^T, or c = a W_e without transpose_b. Rows of c past the last segment keep
 // what they hold.
 //   c [capacity, n], a [capacity, k], b [experts * n, k] (without transpose_b: [experts * k, n]), offset i64 [experts +
-//   1]; b_scale f32 [experts * n] as in Matmul
+//   1]; b_scale f32 [experts * n], b_packed as in Matmul
 struct GroupedMatmul {
   static constexpr const char* name = "grouped_matmul";
   View c;
   ConstView a, b, offset;
   ConstView b_scale = {};
+  PackedMatrix b_packed = {};
   bool transpose_b = true;
 
   std::int64_t experts() const { return offset.count() - 1; }
   void check(Check& that) const;
   Work work() const {
-    return {.bytes = a.bytes() + b.bytes() + b_scale.bytes() + c.bytes(),
+    const std::int64_t b_bytes = b_packed && a.rows() <= experts() * Matmul::kFewRows ? b_packed.bytes() : b.bytes();
+    return {.bytes = a.bytes() + b_bytes + b_scale.bytes() + c.bytes(),
             .flops = 2 * c.count() * a.width(),
             .unit = a.dtype};
   }

@@ -33,8 +33,8 @@ class ProcessRun {
 
   std::string path(const std::string& name) const { return (folder_ / name).string(); }
 
-  // `processes` of them, 0 for a call without mpirun.
-  std::string command(int processes, const std::string& arguments) const {
+  // `processes` of them, 0 for a call without mpirun. `beside`: what else mpirun starts.
+  std::string command(int processes, const std::string& arguments, const std::string& beside = "") const {
     // Root may not use mpirun unasked; a test machine may have fewer cores than processes; Open MPI keeps memory for
     // ever, which the address sanitizer would report.
     const std::string start =
@@ -42,7 +42,7 @@ class ProcessRun {
         "exec mpirun --oversubscribe -np " +
         std::to_string(processes) + " ";
     return (processes > 0 ? start : "exec ") + std::string(OMNI_BINARY_DIR) + "/" + program_ + " " +
-           path("small.yaml") + " " + arguments + " > " + path("log") + " 2>&1";
+           path("small.yaml") + " " + arguments + beside + " > " + path("log") + " 2>&1";
   }
   int call(int processes, const std::string& arguments) const {
     const int status = std::system(command(processes, arguments).c_str());
@@ -164,6 +164,24 @@ TEST_CASE("a dead process ends all of them; resumed, they end with the bytes of 
   REQUIRE(run.call(2, settings + run.path("whole")) == 0);
   REQUIRE(read_text_file(run.path("out/model/model.safetensors")) ==
           read_text_file(run.path("whole/model/model.safetensors")));
+}
+
+TEST_CASE("processes that do not find each other end within the time limit, and say so") {
+  const SmallRun small;
+  const ProcessRun run = thinker_run(small);
+  // One never comes; one comes, and then does not take part in the test of the start.
+  for (const std::string& other : {std::string("sleep 60"), std::string(OMNI_BINARY_DIR) + "/idle_process"}) {
+    CAPTURE(other);
+    const auto begin = std::chrono::steady_clock::now();
+    const std::string command = run.command(1, "steps=8 output=" + run.path("out"), " : -np 1 " + other);
+    const int status = std::system(("OMNI_START_SECONDS=2 " + command).c_str());
+    REQUIRE(WIFEXITED(status));
+    REQUIRE(WEXITSTATUS(status) != 0);
+    REQUIRE_THAT(run.log(), Catch::Contains("start-up") && Catch::Contains("did not come within 2 s"));
+    REQUIRE(std::chrono::steady_clock::now() - begin < std::chrono::seconds(30));
+  }
+  REQUIRE(std::system(("OMNI_START_SECONDS=soon " + run.command(2, "output=" + run.path("out"))).c_str()) != 0);
+  REQUIRE_THAT(run.log(), Catch::Contains("OMNI_START_SECONDS: expected a positive number, found \"soon\""));
 }
 
 TEST_CASE("an error of one process is told and ends all of them") {
