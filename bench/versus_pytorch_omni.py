@@ -5,9 +5,12 @@
     python3 bench/versus_pytorch_omni.py --loads a              4 x 512, every position labelled
     python3 bench/versus_pytorch_omni.py --loads b              answers of real lengths, padded to 512
     python3 bench/versus_pytorch_omni.py --loads a --moe --dtypes bf16
+    python3 bench/versus_pytorch_omni.py --loads shards --sft data/sft.jsonl
 
 (b) draws text and code lengths as the original's text-to-speech data have them: 354 frames per answer on average, a third
-of the answers longer than 512 positions, and a text token for about four frames.
+of the answers longer than 512 positions, and a text token for about four frames. Decoding speaks an answer of that average
+length; PyTorch takes all layers in every step, as the original does. Load shards reads, assembles and pads conversations
+from a tar shard (bench/speech_shards.py) while it trains.
 
 Each side runs in a process of its own, in turns: ours is train_talker itself on a file of batches, PyTorch is both eager
 and compiled; the better of the two counts, for time and for memory. Needs a release build and a Python with torch and
@@ -25,11 +28,14 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
+from speech_shards import write_shard
 
 ROOT = Path(__file__).resolve().parent.parent
 BINARIES = ROOT / "build/release/bin"
 RIVAL = ROOT / "bench/pytorch_omni.py"
 CODEBOOKS, PAD, STOP, IGNORED, BATCH, TIME = 8, 2049, 2050, -100, 4, 512
+SHARDS = "shards of conversations, 4 x 511"
+ANSWER_STEPS, ANSWER_TEXT = 354, 88  # of an answer of average length, and those until its text has ended
 
 
 def run(command: list) -> dict:
@@ -76,13 +82,11 @@ def padded_batches(count: int) -> dict:
     return {"input_ids": ids, "text_labels": text_labels, "audio_labels": audio_labels}
 
 
-def train_ours(folder: Path, replay: Path, dtype: str, options: argparse.Namespace) -> dict:
+def train_ours(folder: Path, data: list, dtype: str, warm_up: int, options: argparse.Namespace) -> dict:
     recipe = folder / "recipe.yaml"
     moe = "true" if options.moe else "false"
     recipe.write_text(f"config: {{use_moe: {moe}, model_type: minimind-o, max_position_embeddings: 1024}}\n")
-    # The first pass over the batches warms up: every shape once.
-    steps = options.batches + options.steps
-    settings = [f"replay={replay}", f"output={folder}/run", f"steps={steps}", f"dtype={dtype}", "overwrite=true"]
+    settings = [*data, f"output={folder}/run", f"steps={warm_up + options.steps}", f"dtype={dtype}", "overwrite=true"]
     process = subprocess.Popen(
         [BINARIES / "train_talker", recipe, *settings], stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     )
@@ -91,7 +95,7 @@ def train_ours(folder: Path, replay: Path, dtype: str, options: argparse.Namespa
     if status != 0:
         sys.exit(f"train_talker: exit status {status}\n{output}")
     lines = [json.loads(line) for line in (folder / "run/metrics.jsonl").read_text().splitlines()[1:]]
-    timed = lines[options.batches :]
+    timed = lines[warm_up:]
     return {
         "seconds": [line["seconds"] for line in timed],
         "data_seconds": sum(line["data_seconds"] for line in timed) / sum(line["seconds"] for line in timed),
@@ -101,9 +105,15 @@ def train_ours(folder: Path, replay: Path, dtype: str, options: argparse.Namespa
 
 
 def compare_training(name: str, batches: dict, dtype: str, folder: Path, options: argparse.Namespace) -> None:
+    """Ours and PyTorch's steps on the same batches; with `shards`, ours on samples of the shards instead: PyTorch takes
+    the same time for every batch of a size."""
     replay = folder / "batches.safetensors"
     save_file({key: value.contiguous() for key, value in batches.items()}, replay)
-    ours = train_ours(folder, replay, dtype, options)
+    # The first pass over the batches warms up: every shape once.
+    data, warm_up = [f"replay={replay}"], len(batches["input_ids"])
+    if name == SHARDS:
+        data = [f"data={folder}/shards", f"tokenizer={ROOT}/assets/tokenizer", f"max_seq_len={TIME}", f"batch_size={BATCH}"]
+    ours = train_ours(folder, data, dtype, warm_up, options)
     moe = ["--moe"] if options.moe else []
     rivals = [
         run(
@@ -123,7 +133,6 @@ def compare_training(name: str, batches: dict, dtype: str, folder: Path, options
         )
         for compiled in ("0", "1")
     ]
-    # The same batches in the same order, so sums compare.
     mine = sum(ours["seconds"]) / len(ours["seconds"])
     theirs = min(sum(rival["seconds"]) / len(rival["seconds"]) for rival in rivals)
     memory = min(rival["peak_rss_mb"] for rival in rivals)
@@ -139,17 +148,19 @@ def compare_decoding(options: argparse.Namespace) -> None:
     moe = ["--moe"] if options.moe else []
     rivals = {
         (way, compiled): run(
-            [sys.executable, RIVAL, "--decode", "96", "--dtype", "bf16", "--cache", way, "--compile", compiled, *moe]
+            [sys.executable, RIVAL, "--decode", str(ANSWER_STEPS), "--dtype", "bf16", "--cache", way, "--compile", compiled, *moe]
         )["steps_per_s"]
         for way in ("growing", "static")
         for compiled in ("0", "1")
     }
+    theirs = max(rivals.values())
+    print("PyTorch, steps/s: " + ", ".join(f"{way} cache compile={c} {rate:.1f}" for (way, c), rate in rivals.items()))
     for dtype in ("bf16", "int8"):
-        ours = run([BINARIES / "speech_decode", "--dtype", dtype, *moe])
-        for way in ("growing", "static"):
-            theirs = max(rivals[way, compiled] for compiled in ("0", "1"))
+        for course, text_steps in (("an answer", ANSWER_TEXT), ("text in every step", ANSWER_STEPS)):
+            sizes = ["--steps", ANSWER_STEPS, "--text-steps", text_steps]
+            ours = run([BINARIES / "speech_decode", "--dtype", dtype, *sizes, *moe])
             print(
-                f"{'decode, rival: ' + way + ' cache':30} {dtype:5} ours {ours['steps_per_s']:7.1f} steps/s  PyTorch bf16 "
+                f"{'decode, ' + course:30} {dtype:5} ours {ours['steps_per_s']:7.1f} steps/s  PyTorch bf16 "
                 f"{theirs:7.1f} steps/s  speed x{ours['steps_per_s'] / theirs:5.2f}   "
                 f"{ours['real_time_factor']:.1f} x real time",
                 flush=True,
@@ -158,20 +169,22 @@ def compare_decoding(options: argparse.Namespace) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--loads", nargs="+", default=["a", "b", "decode"], choices=["a", "b", "decode"])
+    parser.add_argument("--loads", nargs="+", default=["a", "b", "decode"], choices=["a", "b", "shards", "decode"])
+    parser.add_argument("--sft", type=Path, default="data/sft.jsonl", help="conversations of load shards")
     parser.add_argument("--dtypes", nargs="+", default=["f32", "bf16"], choices=["f32", "bf16"])
     parser.add_argument("--moe", action="store_true", help="four experts instead of dense feed-forward blocks")
     parser.add_argument("--steps", type=int, default=3, help="timed steps")
     parser.add_argument("--batches", type=int, default=3, help="different batches of load b")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
-        for load, batches in (("a", labelled_batches), ("b", padded_batches)):
-            if load not in options.loads:
-                continue
-            options.batches = 1 if load == "a" else max(options.batches, 1)
-            label = "(a) 4 x 512, all labels" if load == "a" else "(b) real lengths, 4 x 511"
+        loads = {"a": ("(a) 4 x 512, all labels", labelled_batches(1))}
+        loads["b"] = ("(b) real lengths, 4 x 511", padded_batches(options.batches))
+        loads["shards"] = (SHARDS, loads["b"][1])
+        if "shards" in options.loads:
+            write_shard(options.sft, Path(name) / "shards", 400)
+        for load in (load for load in loads if load in options.loads):
             for dtype in options.dtypes:
-                compare_training(label, batches(options.batches), dtype, Path(name), options)
+                compare_training(*loads[load], dtype, Path(name), options)
         if "decode" in options.loads:
             compare_decoding(options)
 
