@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """Turns the JSON of bench_kernels into one table (Markdown) and one picture (SVG): every instruction under the roof of
-its device, FLOP/s against FLOPs per byte.
+its device, FLOP/s against FLOPs per byte. Where a library of NVIDIA's was timed as well, "of library" is our speed as a
+fraction of its speed.
 
     build/release/bin/bench_kernels --json cpu.json
     python3 scripts/plot_roofline.py cpu.json --table cpu.md --picture cpu.svg
@@ -15,10 +16,11 @@ from pathlib import Path
 
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 1100, 640, 80, 260, 40, 60
 COLOURS = ["#1b6ca8", "#c2410c", "#15803d", "#7e22ce", "#b91c1c", "#0e7490", "#a16207", "#475569"]
+LIBRARIES = {"cublas", "cudnn"}  # names of baselines are "instruction/variant/LIBRARY/dtype"
 
 
 def load(path: Path) -> tuple[dict, list[dict]]:
-    """The device's limits, and a row per bench."""
+    """The device's limits, and a row per bench that could run."""
     try:
         record = json.loads(path.read_text())
         context = record["context"]
@@ -33,24 +35,36 @@ def load(path: Path) -> tuple[dict, list[dict]]:
                 "of_limit": bench["of_limit"],
             }
             for bench in record["benchmarks"]
+            if not bench.get("error_occurred")
         ]
     except (OSError, ValueError, KeyError) as error:
         sys.exit(f"{path}: expected the JSON of bench_kernels ({error!r})")
     return {"device": context["device"], **limits}, rows
 
 
+def is_library(row: dict) -> bool:
+    return not LIBRARIES.isdisjoint(row["name"].split("/"))
+
+
 def table(limits: dict, rows: list[dict]) -> str:
+    library_us = {
+        "/".join(part for part in row["name"].split("/") if part not in LIBRARIES): row["us"]
+        for row in rows
+        if is_library(row)
+    }
     lines = [
         f"Device: {limits['device']}; limits: f32 {limits['f32_flops_per_s'] / 1e9:.0f} GFLOP/s, bf16 "
         f"{limits['bf16_flops_per_s'] / 1e9:.0f} GFLOP/s, memory {limits['bytes_per_s'] / 1e9:.0f} GB/s.",
         "",
-        "| instruction | time us | GB/s | GFLOP/s | of limit |",
-        "|---|---:|---:|---:|---:|",
+        "| instruction | time us | GB/s | GFLOP/s | of limit | of library |",
+        "|---|---:|---:|---:|---:|---:|",
     ]
     for row in rows:
+        theirs = library_us.get(row["name"])
+        ratio = f"{theirs / row['us']:.2f}" if theirs and not is_library(row) else ""
         lines.append(
             f"| {row['name']} | {row['us']:.1f} | {row['gb_per_s']:.1f} | {row['gflop_per_s']:.1f} "
-            f"| {row['of_limit']:.2f} |"
+            f"| {row['of_limit']:.2f} | {ratio} |"
         )
     return "\n".join(lines) + "\n"
 
@@ -107,15 +121,17 @@ def picture(limits: dict, rows: list[dict]) -> str:
         if not row["name"].endswith("bf16"):
             style = f'fill="white" stroke="{COLOURS[index % len(COLOURS)]}" stroke-width="1.5"'
         title = html.escape(f"{row['name']}: {row['gflop_per_s']:.1f} GFLOP/s, {row['of_limit']:.2f} of the limit")
+        radius = "0" if is_library(row) else "4.5"  # of a rounded square: none, or a circle
         out.append(
-            f'<circle cx="{x(row["intensity"]):.1f}" cy="{y(row["gflop_per_s"]):.1f}" r="4.5" {style}>'
-            f"<title>{title}</title></circle>"
+            f'<rect x="{x(row["intensity"]) - 4.5:.1f}" y="{y(row["gflop_per_s"]) - 4.5:.1f}" width="9" height="9" '
+            f'rx="{radius}" {style}><title>{title}</title></rect>'
         )
     for index, family in enumerate(families):
         at = TOP + 16 * index
         out.append(f'<circle cx="{WIDTH - RIGHT + 24}" cy="{at}" r="4.5" fill="{COLOURS[index % len(COLOURS)]}"/>')
         out.append(f'<text x="{WIDTH - RIGHT + 36}" y="{at + 4}">{html.escape(family)}</text>')
-    out.append(f'<text x="{WIDTH - RIGHT + 16}" y="{TOP + 16 * len(families) + 12}">filled: bf16, open: f32</text>')
+    legend = "filled: bf16, open: f32, square: library"
+    out.append(f'<text x="{WIDTH - RIGHT + 16}" y="{TOP + 16 * len(families) + 12}">{legend}</text>')
     return "\n".join(out + ["</svg>"]) + "\n"
 
 

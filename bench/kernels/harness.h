@@ -31,27 +31,33 @@ class Bench {
   Device& device() { return device_; }
   const MachineLimits& limits() const { return limits_; }
 
-  // Operands: memory of the device, filled with values of size 1, with the integers 0 .. limit - 1 in turn, and with
-  // what a tensor in host memory holds.
+  // Operands: memory of the device, filled with values of size 1 (all alike, or random ones while draw() is on), with
+  // the integers 0 .. limit - 1 in turn, and with what a tensor in host memory holds.
   View tensor(DType dtype, const Shape& shape);
   View integers(const Shape& shape, std::int64_t limit);
   View copy_of(const OwnedTensor& values);
+  void draw(bool random) { random_ = random; }
   // Operands of benches that have run are no longer needed.
   void clear() { memory_.clear(); }
 
   // Times an instruction. Before each execution other memory is swept, so that no cache holds its operands.
   template <class Op>
   void time(benchmark::State& state, const Op& op) {
-    device_.run(op);
+    time(state, op.work(), [&] { device_.run(op); });
+  }
+  // The same for anything that does this work on the device when it is called.
+  template <class Call>
+  void time(benchmark::State& state, const Work& work, const Call& call) {
+    call();
     for ([[maybe_unused]] auto unused : state) {
       device_.run(Fill{.y = sweep_, .value = 0});
       device_.synchronize();
       const auto begin = std::chrono::steady_clock::now();
-      device_.run(op);
+      call();
       device_.synchronize();
       state.SetIterationTime(std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count());
     }
-    report(state, op.work());
+    report(state, work);
   }
 
  private:
@@ -61,10 +67,14 @@ class Bench {
   MachineLimits limits_;
   OwnedTensor sweep_;  // 96 MiB, more than the last cache of today's CPUs and GPUs of this class
   std::vector<OwnedTensor> memory_;
+  bool random_ = false;
 };
 
+enum class RunsOn { any_device, gpu };
+
 // Registers a bench under "instruction/variant/dtype". `body` makes the operands and times.
-void add(const std::string& name, std::function<void(Bench&, benchmark::State&)> body);
+void add(const std::string& name, std::function<void(Bench&, benchmark::State&)> body,
+         RunsOn runs_on = RunsOn::any_device);
 // The same for f32 and bf16.
 void add_dtypes(const std::string& name, const std::function<void(Bench&, benchmark::State&, DType)>& body);
 

@@ -5,15 +5,33 @@
 #include <utility>
 
 #include "bench/kernels/harness.h"
+#include "engine/philox.h"
 
 namespace omni::bench {
 namespace {
 
-std::vector<std::pair<std::string, std::function<void(Bench&, benchmark::State&)>>> registered;
+struct Entry {
+  std::string name;
+  std::function<void(Bench&, benchmark::State&)> body;
+  RunsOn runs_on;
+};
+
+std::vector<Entry> registered;
+
+// Normal values; another `number`, other values.
+OwnedTensor random_values(DType dtype, const Shape& shape, std::uint64_t number) {
+  OwnedTensor values(dtype, shape);
+  Philox random(1, RandomStream::test, number);
+  dispatch(dtype, [&]<class T>() {
+    for (std::int64_t i = 0; i < shape.count(); ++i) values.as<T>()[i] = round_to<T>(random.normal());
+  });
+  return values;
+}
 
 }  // namespace
 
 View Bench::tensor(DType dtype, const Shape& shape) {
+  if (random_) return copy_of(random_values(dtype, shape, memory_.size()));
   memory_.emplace_back(dtype, shape, device_.place());
   device_.run(Fill{.y = memory_.back(), .value = 0.5});
   return memory_.back();
@@ -41,8 +59,8 @@ void Bench::report(benchmark::State& state, const Work& work) const {
   state.counters["intensity"] = static_cast<double>(work.flops) / static_cast<double>(work.bytes);
 }
 
-void add(const std::string& name, std::function<void(Bench&, benchmark::State&)> body) {
-  registered.emplace_back(name, std::move(body));
+void add(const std::string& name, std::function<void(Bench&, benchmark::State&)> body, RunsOn runs_on) {
+  registered.push_back({name, std::move(body), runs_on});
 }
 
 void add_dtypes(const std::string& name, const std::function<void(Bench&, benchmark::State&, DType)>& body) {
@@ -60,7 +78,8 @@ void run_all(const std::string& device, const std::string& filter, const std::st
   add_moe_benches();
   add_omni_benches();
   add_optimizer_benches();
-  for (const auto& [name, body] : registered)
+  for (const auto& [name, body, runs_on] : registered) {
+    if (runs_on == RunsOn::gpu && bench.device().is_cpu()) continue;
     benchmark::RegisterBenchmark(name.c_str(),
                                  [&bench, body = body](benchmark::State& state) {
                                    body(bench, state);
@@ -69,6 +88,7 @@ void run_all(const std::string& device, const std::string& filter, const std::st
         ->UseManualTime()
         ->Iterations(repeats)
         ->Unit(benchmark::kMicrosecond);
+  }
   std::vector<std::string> words{"bench_kernels", "--benchmark_filter=" + filter, "--benchmark_counters_tabular=true"};
   if (!json.empty()) {
     words.push_back("--benchmark_out=" + json);
@@ -93,7 +113,8 @@ void run_all(const std::string& device, const std::string& filter, const std::st
 int main(int argc, char** argv) {
   CLI::App app(
       "Times every instruction on the shapes of the 0.1B model (4 x 512 tokens): time, GB/s, GFLOP/s, and the fraction "
-      "of the device's limit.\nscripts/plot_roofline.py turns the JSON into a table and a picture.\n\n"
+      "of the device's limit; on a GPU, beside cuDNN and cuBLAS where the build found them.\nscripts/plot_roofline.py "
+      "turns the JSON into a table and a picture.\n\n"
       "Examples:\n  bench_kernels\n  bench_kernels --device cuda --json cuda.json\n  bench_kernels --filter "
       "'attention.*bf16'");
   std::string device = "cpu", filter = ".*", json;

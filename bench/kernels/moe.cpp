@@ -2,7 +2,7 @@
 
 #include "kernels/moe/moe.h"
 
-#include "bench/kernels/harness.h"
+#include "bench/kernels/baselines/baseline.h"
 
 namespace omni::bench {
 namespace {
@@ -47,27 +47,27 @@ struct Routed {
 };
 
 void add_products(const std::string& name, std::int64_t out, std::int64_t in) {
-  add_dtypes("grouped_matmul/" + name, [=](Bench& b, benchmark::State& state, DType t) {
+  add_beside_cublas("grouped_matmul/" + name, [=](Bench& b, DType t) {
     const Routed routed(b, t);
-    b.time(state, GroupedMatmul{.c = b.tensor(t, {routed.capacity(), out}),
-                                .a = b.tensor(t, {routed.capacity(), in}),
-                                .b = b.tensor(t, {kExperts * out, in}),
-                                .offset = routed.offset});
+    return GroupedMatmul{.c = b.tensor(t, {routed.capacity(), out}),
+                         .a = b.tensor(t, {routed.capacity(), in}),
+                         .b = b.tensor(t, {kExperts * out, in}),
+                         .offset = routed.offset};
   });
-  add_dtypes("grouped_matmul/" + name + "_dx", [=](Bench& b, benchmark::State& state, DType t) {
+  add_beside_cublas("grouped_matmul/" + name + "_dx", [=](Bench& b, DType t) {
     const Routed routed(b, t);
-    b.time(state, GroupedMatmul{.c = b.tensor(t, {routed.capacity(), in}),
-                                .a = b.tensor(t, {routed.capacity(), out}),
-                                .b = b.tensor(t, {kExperts * out, in}),
-                                .offset = routed.offset,
-                                .transpose_b = false});
+    return GroupedMatmul{.c = b.tensor(t, {routed.capacity(), in}),
+                         .a = b.tensor(t, {routed.capacity(), out}),
+                         .b = b.tensor(t, {kExperts * out, in}),
+                         .offset = routed.offset,
+                         .transpose_b = false};
   });
-  add_dtypes("grouped_matmul_weight_gradient/" + name, [=](Bench& b, benchmark::State& state, DType t) {
+  add_beside_cublas("grouped_matmul_weight_gradient/" + name, [=](Bench& b, DType t) {
     const Routed routed(b, t);
-    b.time(state, GroupedMatmulWeightGradient{.dw = b.tensor(kF32, {kExperts * out, in}),
-                                              .dy = b.tensor(t, {routed.capacity(), out}),
-                                              .x = b.tensor(t, {routed.capacity(), in}),
-                                              .offset = routed.offset});
+    return GroupedMatmulWeightGradient{.dw = b.tensor(kF32, {kExperts * out, in}),
+                                       .dy = b.tensor(t, {routed.capacity(), out}),
+                                       .x = b.tensor(t, {routed.capacity(), in}),
+                                       .offset = routed.offset};
   });
 }
 
