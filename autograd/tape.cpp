@@ -71,7 +71,7 @@ View Gradients::scratch(DType dtype, const Shape& shape) {
 
 Tensor Tape::empty(DType dtype, const Shape& shape) {
   Tensor tensor = constant(dtype, shape);
-  if (recording_) {
+  if (recording()) {
     tensor.id = static_cast<std::int32_t>(slots_.size());
     slots_.emplace_back();
   }
@@ -79,8 +79,8 @@ Tensor Tape::empty(DType dtype, const Shape& shape) {
 }
 
 Tensor Tape::output_in(const Tensor& old) {
-  Tensor tensor = old;
-  if (recording_) {
+  Tensor tensor{static_cast<const View&>(old)};
+  if (recording()) {
     tensor.id = static_cast<std::int32_t>(slots_.size());
     slots_.emplace_back();
   }
@@ -88,7 +88,7 @@ Tensor Tape::output_in(const Tensor& old) {
 }
 
 Tensor Tape::empty_in_gradient(DType dtype, const Shape& shape) {
-  if (!recording_) return constant(dtype, shape);
+  if (!recording()) return constant(dtype, shape);
   const View memory = pool_view(dtype, shape);
   slots_.push_back({.gradient = {}, .value = memory});
   return Tensor(memory, static_cast<std::int32_t>(slots_.size()) - 1);

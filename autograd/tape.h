@@ -84,7 +84,22 @@ class Tape {
       : device_(device), recording_(recording), arena_(device.place()), pool_(device.place()) {}
 
   Device& device() { return device_; }
-  bool recording() const { return recording_; }
+  bool recording() const { return recording_ && !paused_; }
+  // Whether this is a pass of training, be the tape paused or not.
+  bool training() const { return recording_; }
+  // While it exists and `condition` is true, ops of a training pass only compute, and their outputs need no gradient:
+  // for parts that nothing below learns from.
+  class Pause {
+   public:
+    Pause(Tape& tape, bool condition) : tape_(tape), before_(tape.paused_) { tape.paused_ |= condition; }
+    ~Pause() { tape_.paused_ = before_; }
+    Pause(const Pause&) = delete;
+    Pause& operator=(const Pause&) = delete;
+
+   private:
+    Tape& tape_;
+    bool before_;
+  };
   // Whether ops save memory by making large activations again in the backward pass (feed_forward).
   bool recompute() const { return recompute_; }
   void set_recompute(bool recompute) { recompute_ = recompute; }
@@ -118,7 +133,7 @@ class Tape {
   template <class Closure>
   void on_backward(const Closure& closure, const std::source_location& where = std::source_location::current()) {
     static_assert(std::is_trivially_destructible_v<Closure>, "closures lie in the arena and are never destroyed");
-    if (!recording_) return;
+    if (!recording()) return;
     void* memory = arena_.take(sizeof(Closure));
     new (memory) Closure(closure);
     nodes_.push_back({[](void* self, Gradients& d) { (*static_cast<Closure*>(self))(d); }, memory, first_output_,
@@ -179,7 +194,7 @@ class Tape {
   void finish(const Node& node);
 
   Device& device_;
-  bool recording_, recompute_ = false;
+  bool recording_, paused_ = false, recompute_ = false;
   Arena arena_;
   Pool pool_;
   std::vector<Node> nodes_;

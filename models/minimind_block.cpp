@@ -1,5 +1,6 @@
 #include "models/minimind_block.h"
 
+#include <algorithm>
 #include <cmath>
 
 #include "autograd/ops/feed_forward.h"
@@ -65,7 +66,7 @@ MoeFeedForward::Output MoeFeedForward::operator()(Tape& tape, const Tensor& x) c
   const Tensor rows = Tape::reshaped(x, {x.rows(), x.width()});
   // Balance is asked for in training only.
   const Routing routing =
-      moe_route(tape, linear(tape, rows, router), top_k, normalize, tape.recording() ? coefficient : 0);
+      moe_route(tape, linear(tape, rows, router), top_k, normalize, tape.training() ? coefficient : 0);
   const Tensor sorted = moe_gather(tape, rows, routing);                               // [capacity, hidden]
   const Tensor gate_up = grouped_linear(tape, sorted, gate_up_proj, routing);          // [capacity, 2 * intermediate]
   const Tensor out = grouped_linear(tape, swiglu(tape, gate_up), down_proj, routing);  // [capacity, hidden]
@@ -83,8 +84,17 @@ MiniMindBlock::MiniMindBlock(const Scope& scope, const ThinkerConfig& config, Ma
     dense.emplace(scope / "mlp", config, init);
 }
 
+bool MiniMindBlock::learns() const {
+  std::vector<const Parameter*> all{&input_layernorm,  &self_attn.qkv_proj, &self_attn.o_proj,
+                                    &self_attn.q_norm, &self_attn.k_norm,   &post_attention_layernorm};
+  if (dense) all.insert(all.end(), {&dense->gate_up_proj, &dense->down_proj});
+  if (moe) all.insert(all.end(), {&moe->router, &moe->gate_up_proj, &moe->down_proj});
+  return std::any_of(all.begin(), all.end(), [](const Parameter* parameter) { return parameter->trainable; });
+}
+
 MiniMindBlock::Output MiniMindBlock::operator()(Tape& tape, const Residual& input, const RopeAngles& angles,
                                                 const KeyValueCache* cache) const {
+  const Tape::Pause pause(tape, !learns() && !input.needs_gradient());
   const SelfAttention& attn = self_attn;
   const auto [x, qkv] = norm_linear(tape, input.stream, input.branch, input_layernorm, eps, attn.qkv_proj);
   const Tensor o = cache ? cached_attention(tape, qkv, attn.q_norm, attn.k_norm, angles, attn.shape, *cache)

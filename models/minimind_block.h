@@ -14,6 +14,7 @@ namespace omni {
 // follows, which computes it on the way. An absent branch adds nothing.
 struct Residual {
   Tensor stream, branch;  // [batch, time, hidden]
+  bool needs_gradient() const { return stream.needs_gradient() || branch.needs_gradient(); }
 };
 
 // Initial values of a block's matrices: those of the Thinker, or PyTorch's default for linear layers, which the Talker
@@ -61,9 +62,11 @@ struct MiniMindBlock {
     Residual y;       // the block's output
     Tensor aux_loss;  // [1], absent without experts
   };
-  // With a cache, the input follows the cached positions.
+  // With a cache, the input follows the cached positions. Where neither the block nor anything before it learns, it
+  // records nothing for the backward pass.
   Output operator()(Tape& tape, const Residual& input, const RopeAngles& angles, const KeyValueCache* cache) const;
 
+  bool learns() const;                                                  // any of its parameters does
   const Parameter& first_parameter() const { return input_layernorm; }  // in the order of declaration
 
   double eps;

@@ -26,7 +26,11 @@ Thinker::Thinker(const Scope& scope, const ThinkerConfig& config)
 
 Thinker::Output Thinker::operator()(Tape& tape, const ConstView& ids, const std::vector<KeyValueCache>& caches,
                                     std::int64_t positions, const Observer& observer, const Extras& extras) {
-  Tensor embedded = embedding(tape, ids, embed_tokens_);  // [batch * time, hidden]
+  const auto embed = [&] {
+    const Tape::Pause pause(tape, !embed_tokens_.trainable);
+    return embedding(tape, ids, embed_tokens_);
+  };
+  Tensor embedded = embed();  // [batch * time, hidden]
   if (extras.inject) embedded = extras.inject(embedded);
   const RopeAngles angles =
       rope_.angles(tape.device(), caches.empty() ? ids.shape[1] : positions, wide_of(embedded.dtype));
@@ -37,6 +41,7 @@ Thinker::Output Thinker::operator()(Tape& tape, const ConstView& ids, const std:
     tape.milestone(layers_[i].first_parameter());
     const bool behind_bridge = extras.bridge_layer == static_cast<std::int64_t>(i) - 1;
     if (behind_bridge && (extras.upper_time > 0 || extras.ends_at_bridge)) {
+      const Tape::Pause pause(tape, !residual.needs_gradient());
       // The bridge goes on in full to the Talker, so it is not left to the next block to add it up.
       out.bridge = residual.branch ? add(tape, residual.stream, residual.branch) : residual.stream;
       if (extras.ends_at_bridge) return out;
@@ -52,6 +57,7 @@ Thinker::Output Thinker::operator()(Tape& tape, const ConstView& ids, const std:
     if (aux_loss) out.aux_loss = out.aux_loss ? add(tape, out.aux_loss, aux_loss) : aux_loss;
     residual = y;
   }
+  const Tape::Pause pause(tape, !norm_.trainable && !residual.needs_gradient());
   const auto [sum, normed] =
       add_rms_norm(tape, residual.stream, residual.branch, norm_, static_cast<float>(config_.rms_norm_eps));
   if (observer) observer("thinker.layers." + std::to_string(layers_.size() - 1), sum);
@@ -66,6 +72,9 @@ std::vector<const Parameter*> Thinker::milestones() const {
   return out;
 }
 
-Tensor Thinker::logits(Tape& tape, const Tensor& hidden) { return linear_in_gradient(tape, hidden, head_weight()); }
+Tensor Thinker::logits(Tape& tape, const Tensor& hidden) {
+  const Tape::Pause pause(tape, !head_weight().trainable && !hidden.needs_gradient());
+  return linear_in_gradient(tape, hidden, head_weight());
+}
 
 }  // namespace omni

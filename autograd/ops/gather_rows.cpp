@@ -7,7 +7,9 @@ namespace omni {
 Tensor gather_rows(Tape& tape, const Tensor& x, const Tensor& source, const Tensor& inverse) {
   Tensor y = tape.empty(x.dtype, {source.count(), x.width()});
   tape.run(GatherRows{.y = y, .x = x, .source = source});
-  tape.on_backward([=](Gradients& d) { d.run(GatherRows{.y = d[x], .x = d[y], .source = inverse}); });
+  tape.on_backward([=](Gradients& d) {
+    if (const View dx = d[x]) d.run(GatherRows{.y = dx, .x = d[y], .source = inverse});
+  });
   return y;
 }
 

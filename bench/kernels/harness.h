@@ -70,7 +70,7 @@ class Bench {
   bool random_ = false;
 };
 
-enum class RunsOn { any_device, gpu };
+enum class RunsOn { any_device, cpu, gpu };
 
 // Registers a bench under "instruction/variant/dtype". `body` makes the operands and times.
 void add(const std::string& name, std::function<void(Bench&, benchmark::State&)> body,

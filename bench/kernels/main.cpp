@@ -79,7 +79,7 @@ void run_all(const std::string& device, const std::string& filter, const std::st
   add_omni_benches();
   add_optimizer_benches();
   for (const auto& [name, body, runs_on] : registered) {
-    if (runs_on == RunsOn::gpu && bench.device().is_cpu()) continue;
+    if (runs_on == (bench.device().is_cpu() ? RunsOn::gpu : RunsOn::cpu)) continue;
     benchmark::RegisterBenchmark(name.c_str(),
                                  [&bench, body = body](benchmark::State& state) {
                                    body(bench, state);

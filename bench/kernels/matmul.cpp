@@ -29,8 +29,7 @@ void add_linear(const std::string& name, std::int64_t rows, std::int64_t out, st
 
 // y [1, out] = x [1, in] W^T with W packed
 void add_packed(const std::string& name, std::int64_t out, std::int64_t in) {
-  add("matmul/" + name + "/packed", [=](Bench& b, benchmark::State& state) {
-    if (!b.device().is_cpu()) return state.SkipWithError("packed weights are for the CPU");
+  const auto body = [=](Bench& b, benchmark::State& state) {
     const View w = b.tensor(DType::bf16, {out, in});
     const PackedWeights packed(w);
     b.time(state, Matmul{.c = b.tensor(DType::bf16, {1, out}),
@@ -38,7 +37,8 @@ void add_packed(const std::string& name, std::int64_t out, std::int64_t in) {
                          .b = w,
                          .b_packed = packed.view(),
                          .transpose_b = true});
-  });
+  };
+  add("matmul/" + name + "/packed", body, RunsOn::cpu);
 }
 
 }  // namespace

@@ -1,6 +1,7 @@
 // The omni model: its size, its configuration, its gradients, its causality, its files.
 
 #include <cmath>
+#include <map>
 
 #include "autograd/gradcheck.h"
 #include "engine/files.h"
@@ -102,6 +103,49 @@ TEST_CASE("omni: at a milestone the gradients of what was declared after it are 
   tape.backward(loss.loss);
   REQUIRE(seen.size() == milestones.size());
   for (const auto& [offset, gradients] : seen) REQUIRE(gradients == from(offset));
+}
+
+TEST_CASE("omni: below what learns no op is recorded, and what learns gets the same gradients") {
+  Device device = Device::cpu();
+  for (const bool use_moe : {false, true})
+    for (const bool has_states : {false, true}) {
+      const OmniConfig config = small_config(use_moe);
+      const auto model = OmniModel::create(config, DType::f32, 3, device);
+      const SmallBatch batch(config);
+      OmniBatch view = batch.view();
+      if (!has_states) view.audio_states = view.audio_lens = view.image_states = {};
+      // Gradients of the parameters that learn, the loss behind them.
+      const auto run = [&](std::size_t& ops) {
+        model->store.forget_gradients();
+        Tape tape(device);
+        const OmniLoss loss = omni_loss(tape, model->omni, upload_inputs(tape, config, view, DType::f32));
+        tape.backward(loss.loss);
+        ops = tape.op_count();
+        std::map<std::string, std::vector<double>> out{{"loss", values_of(loss.loss)}};
+        for (const Parameter& parameter : model->store.parameters())
+          if (parameter.trainable && parameter.has_gradient)
+            out[parameter.parts.front().name] = values_of(parameter.gradient);
+        return out;
+      };
+      std::size_t all_ops = 0;
+      const auto expected = run(all_ops);
+      for (const std::string& last : {std::string("none"), std::string("model.layers.1.")}) {
+        CAPTURE(use_moe, has_states, last);
+        for (Parameter& parameter : model->store.parameters()) {
+          const std::string& name = parameter.parts.front().name;
+          parameter.trainable = !name.starts_with("model.") || name.starts_with(last);
+        }
+        std::size_t ops = 0;
+        const auto actual = run(ops);
+        REQUIRE(actual.size() > 20);
+        for (const auto& [name, values] : actual) {
+          CAPTURE(name);
+          REQUIRE(values == expected.at(name));
+        }
+        // The states of sound and pictures reach the loss through every block.
+        REQUIRE(ops + (has_states ? 1 : last == "none" ? 8 : 4) <= all_ops);
+      }
+    }
 }
 
 TEST_CASE("omni: nothing at a position depends on what comes after it") {
