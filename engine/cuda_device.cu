@@ -1,10 +1,10 @@
-#include <cublasLt.h>
 #include <cuda_runtime.h>
 
 #include <cstring>
 #include <stdexcept>
 
 #include "engine/cuda_device.h"
+#include "kernels/cuda/cublas_lt.cuh"
 #include "kernels/cuda/runtime.h"
 
 namespace omni {
@@ -25,8 +25,7 @@ void* new_event() {
 }
 
 std::string describe(const CudaFault& fault) {
-  if (fault.kind == CudaFault::sampling_logit)
-    return "sampling: a logit is not a number; the weights may be damaged";
+  if (fault.kind == CudaFault::sampling_logit) return "sampling: a logit is not a number; the weights may be damaged";
   const char* what = fault.kind == CudaFault::embedding_id ? "embedding: an id is " : "cross_entropy: a target is ";
   return what + std::to_string(fault.value) + ", expected 0 .. " + std::to_string(fault.limit - 1);
 }
@@ -53,8 +52,7 @@ CudaDevice::CudaDevice(int index) {
   context_.fault = new (fault_.data()) CudaFault{};
   context_.multiprocessors = properties.multiProcessorCount;
   cublasLtHandle_t blas;
-  if (const cublasStatus_t status = cublasLtCreate(&blas); status != CUBLAS_STATUS_SUCCESS)
-    throw std::runtime_error(std::string("cuda: cublasLtCreate: ") + cublasGetStatusString(status));
+  check_blas(cublas_lt().cublasLtCreate(&blas), "cublasLtCreate", "device");
   context_.blas = blas;
   copy_stream_ = new_stream();
   computed_ = new_event();
@@ -65,7 +63,7 @@ CudaDevice::~CudaDevice() {
   cudaDeviceSynchronize();
   for (Staging& staging : staging_) cudaEventDestroy(event(staging.copied));
   cudaEventDestroy(event(computed_));
-  cublasLtDestroy(static_cast<cublasLtHandle_t>(context_.blas));
+  cublas_lt().cublasLtDestroy(static_cast<cublasLtHandle_t>(context_.blas));
   cudaStreamDestroy(stream(copy_stream_));
   cudaStreamDestroy(stream(context_.stream));
 }

@@ -1,10 +1,9 @@
 // Dense products are cuBLASLt's; this file tells it what the instruction means.
 
-#include <cublasLt.h>
-
 #include <map>
 #include <tuple>
 
+#include "kernels/cuda/cublas_lt.cuh"
 #include "kernels/cuda/launch.cuh"
 #include "kernels/elementwise/elementwise.h"
 #include "kernels/matmul/matmul.h"
@@ -14,10 +13,8 @@ namespace {
 
 constexpr std::size_t kWorkspaceBytes = std::size_t{32} << 20;  // NVIDIA's advice for Hopper; older cards need less
 
-void check_blas(cublasStatus_t status, const char* call) {
-  if (status != CUBLAS_STATUS_SUCCESS)
-    throw std::runtime_error(std::string("cuda: ") + call + " (matmul): " + cublasGetStatusString(status));
-}
+const CublasLt& lt() { return cublas_lt(); }
+void check_blas(cublasStatus_t status, const char* call) { omni::check_blas(status, call, Matmul::name); }
 
 cudaDataType_t type_of(DType dtype) { return dtype == DType::bf16 ? CUDA_R_16BF : CUDA_R_32F; }
 
@@ -29,7 +26,7 @@ using Key = std::tuple<std::int64_t, std::int64_t, std::int64_t, bool, bool, boo
 class Product {
  public:
   Product(cublasLtHandle_t blas, const Matmul& op, bool fused_bias) {
-    check_blas(cublasLtMatmulDescCreate(&product_, CUBLAS_COMPUTE_32F, CUDA_R_32F), "cublasLtMatmulDescCreate");
+    check_blas(lt().cublasLtMatmulDescCreate(&product_, CUBLAS_COMPUTE_32F, CUDA_R_32F), "cublasLtMatmulDescCreate");
     set(CUBLASLT_MATMUL_DESC_TRANSA, op.transpose_b ? CUBLAS_OP_T : CUBLAS_OP_N);
     set(CUBLASLT_MATMUL_DESC_TRANSB, op.transpose_a ? CUBLAS_OP_T : CUBLAS_OP_N);
     if (fused_bias) set(CUBLASLT_MATMUL_DESC_EPILOGUE, CUBLASLT_EPILOGUE_BIAS);
@@ -40,44 +37,44 @@ class Product {
   }
   Product(const Product&) = delete;
   ~Product() {
-    for (const cublasLtMatrixLayout_t each : {first_, second_, result_}) cublasLtMatrixLayoutDestroy(each);
-    cublasLtMatmulDescDestroy(product_);
+    for (const cublasLtMatrixLayout_t each : {first_, second_, result_}) lt().cublasLtMatrixLayoutDestroy(each);
+    lt().cublasLtMatmulDescDestroy(product_);
   }
 
   void run(const CudaContext& cuda, const Matmul& op, bool fused_bias) {
     if (fused_bias) set(CUBLASLT_MATMUL_DESC_BIAS_POINTER, op.bias.data);
     const float alpha = 1, beta = op.accumulate ? 1 : 0;
-    check_blas(cublasLtMatmul(static_cast<cublasLtHandle_t>(cuda.blas), product_, &alpha, op.b.data, first_, op.a.data,
-                              second_, &beta, op.c.data, result_, op.c.data, result_, &algorithm_,
-                              cuda.workspace->get(kWorkspaceBytes), kWorkspaceBytes, stream_of(cuda)),
+    check_blas(lt().cublasLtMatmul(static_cast<cublasLtHandle_t>(cuda.blas), product_, &alpha, op.b.data, first_,
+                                   op.a.data, second_, &beta, op.c.data, result_, op.c.data, result_, &algorithm_,
+                                   cuda.workspace->get(kWorkspaceBytes), kWorkspaceBytes, stream_of(cuda)),
                "cublasLtMatmul");
   }
 
  private:
   template <class Value>
   void set(cublasLtMatmulDescAttributes_t attribute, const Value& value) {
-    check_blas(cublasLtMatmulDescSetAttribute(product_, attribute, &value, sizeof value),
+    check_blas(lt().cublasLtMatmulDescSetAttribute(product_, attribute, &value, sizeof value),
                "cublasLtMatmulDescSetAttribute");
   }
 
   static cublasLtMatrixLayout_t layout(const ConstView& view, std::int64_t rows, std::int64_t columns) {
     cublasLtMatrixLayout_t out;
-    check_blas(cublasLtMatrixLayoutCreate(&out, type_of(view.dtype), static_cast<std::uint64_t>(rows),
-                                          static_cast<std::uint64_t>(columns), rows),
+    check_blas(lt().cublasLtMatrixLayoutCreate(&out, type_of(view.dtype), static_cast<std::uint64_t>(rows),
+                                               static_cast<std::uint64_t>(columns), rows),
                "cublasLtMatrixLayoutCreate");
     return out;
   }
 
   void choose(cublasLtHandle_t blas) {
     cublasLtMatmulPreference_t preference;
-    check_blas(cublasLtMatmulPreferenceCreate(&preference), "cublasLtMatmulPreferenceCreate");
-    cublasLtMatmulPreferenceSetAttribute(preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &kWorkspaceBytes,
-                                         sizeof kWorkspaceBytes);
+    check_blas(lt().cublasLtMatmulPreferenceCreate(&preference), "cublasLtMatmulPreferenceCreate");
+    lt().cublasLtMatmulPreferenceSetAttribute(preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &kWorkspaceBytes,
+                                              sizeof kWorkspaceBytes);
     cublasLtMatmulHeuristicResult_t found;
     int count = 0;
-    const cublasStatus_t status = cublasLtMatmulAlgoGetHeuristic(blas, product_, first_, second_, result_, result_,
-                                                                 preference, 1, &found, &count);
-    cublasLtMatmulPreferenceDestroy(preference);
+    const cublasStatus_t status = lt().cublasLtMatmulAlgoGetHeuristic(blas, product_, first_, second_, result_, result_,
+                                                                      preference, 1, &found, &count);
+    lt().cublasLtMatmulPreferenceDestroy(preference);
     check_blas(status != CUBLAS_STATUS_SUCCESS || count > 0 ? status : CUBLAS_STATUS_NOT_SUPPORTED,
                "cublasLtMatmulAlgoGetHeuristic");
     algorithm_ = found.algo;
