@@ -53,7 +53,9 @@ OmniSequences::OmniSequences(Device& device, OmniModel& model, std::int64_t rows
                                 std::to_string(rows) + " of " + std::to_string(capacity_));
   add_layers(caches_.thinker, model.config.thinker);
   add_layers(caches_.talker, model.config.talker());
-  device.run(Fill{.y = bridges_, .value = 0});  // rows that are not ahead take what is there along
+  // Rows that are free, or not ahead, take along what is there.
+  for (const View& view : {text_hidden_.view(), audio_hidden_.view(), bridges_.view()})
+    device.run(Fill{.y = view, .value = 0});
   std::int64_t* host = inputs_on_host_.data();
   write_codebook_maps(rows, host + layout_.codebook_starts, host + layout_.by_codebook, host + layout_.by_position);
   device.copy(inputs_, view_of(host, {layout_.count}));

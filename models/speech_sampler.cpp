@@ -12,6 +12,11 @@ constexpr double kTemperature = 0.2, kPenalty = 1.05;
 constexpr std::int64_t kTopK = 50;
 constexpr double kEpsilon = 1e-9;  // added to the temperature of the text
 
+bool draws_text_alike(const SpeechSettings& a, const SpeechSettings& b) {
+  return a.greedy == b.greedy && a.temperature == b.temperature && a.top_p == b.top_p &&
+         a.repetition_penalty == b.repetition_penalty;
+}
+
 }  // namespace
 
 SpeechSampler::SpeechSampler(Device& device, const OmniConfig& config, std::int64_t rows)
@@ -51,31 +56,43 @@ void SpeechSampler::upload(std::span<const Row> rows) {
   device_.copy(recent_, view_of(recent_on_host_.data(), recent_.view().shape));
 }
 
-void SpeechSampler::draw_text(const View& logits, std::int64_t row, const SpeechSettings& settings) {
-  const std::int64_t place = kCodebooks * rows_ + row;
-  SampleToken op{.token = slice(tokens_.view(), place, {1}),
-                 .logits = slice(logits, row * vocab_, {1, vocab_}),
-                 .uniform = slice(uniforms_.view(), place, {1}),
+// Rows first .. first + count - 1, in which nobody waits for text drawn otherwise.
+void SpeechSampler::draw_text(const View& logits, std::int64_t first, std::int64_t count,
+                              const SpeechSettings& settings) {
+  const std::int64_t place = kCodebooks * rows_ + first;
+  SampleToken op{.token = slice(tokens_.view(), place, {count}),
+                 .logits = slice(logits, first * vocab_, {count, vocab_}),
+                 .uniform = slice(uniforms_.view(), place, {count}),
                  .temperature = settings.temperature + kEpsilon,
                  .repetition_penalty = settings.repetition_penalty,
                  .top_p = settings.top_p > 0 ? settings.top_p : 1,
                  .greedy = settings.greedy};
   if (settings.repetition_penalty != 1) {
-    op.seen = slice(seen_.view(), row * vocab_, {1, vocab_});
-    const std::uint8_t* seen = seen_on_host_.data() + row * vocab_;
-    device_.copy(slice(seen_.view(), row * vocab_, {1, vocab_}), view_of(seen, {1, vocab_}));
+    const View seen = slice(seen_.view(), first * vocab_, {count, vocab_});
+    device_.copy(seen, view_of(seen_on_host_.data() + first * vocab_, seen.shape));
+    op.seen = seen;
   }
   device_.run(op);
 }
 
 void SpeechSampler::draw(const OmniSequences::Logits& logits, std::span<const Row> rows, std::span<Draw> draws) {
   upload(rows);
-  bool greedy = true;
-  for (std::int64_t row = 0; row < rows_; ++row)
-    if (const auto& [settings, stream, random] = rows[static_cast<std::size_t>(row)]; settings) {
-      if (!stream->text_finished()) draw_text(logits.text, row, *settings);
-      greedy &= settings->greedy;
-    }
+  // As many rows in one launch as are drawn alike; most often that is all of them.
+  const auto waits = [&](std::int64_t row) {
+    const Row& each = rows[static_cast<std::size_t>(row)];
+    return each.settings != nullptr && !each.stream->text_finished();
+  };
+  const auto settings_of = [&](std::int64_t row) -> const SpeechSettings& {
+    return *rows[static_cast<std::size_t>(row)].settings;
+  };
+  for (std::int64_t row = 0; row < rows_;) {
+    const std::int64_t first = row++;
+    if (!waits(first)) continue;
+    while (row < rows_ && (!waits(row) || draws_text_alike(settings_of(first), settings_of(row)))) ++row;
+    draw_text(logits.text, first, row - first, settings_of(first));
+  }
+  const bool greedy = std::all_of(rows.begin(), rows.end(),
+                                  [](const Row& each) { return each.settings == nullptr || each.settings->greedy; });
   device_.run(SampleToken{.token = slice(tokens_.view(), 0, {kCodebooks * rows_}),
                           .logits = logits.audio,
                           .recent = recent_,

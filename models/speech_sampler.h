@@ -36,7 +36,7 @@ class SpeechSampler {
 
  private:
   void upload(std::span<const Row> rows);
-  void draw_text(const View& logits, std::int64_t row, const SpeechSettings& settings);
+  void draw_text(const View& logits, std::int64_t first, std::int64_t count, const SpeechSettings& settings);
 
   Device& device_;
   std::int64_t rows_, vocab_;
