@@ -23,7 +23,7 @@ struct PlainSlice {
     return IsAcross ? number / (Side / 4) : number % 2 * 4 + number / (2 * Side) * 8;
   }
 
-  __device__ void load(const T* from, std::int64_t stride, int sides, std::int64_t depths) {
+  __device__ void load(const T* from, std::int64_t stride, int sides, int depths) {
 #pragma unroll
     for (int g = 0; g < kGroups; ++g) {
       const int number = g * PlainTile::kThreads + threadIdx.x, i = side(number), d = depth(number);
@@ -82,21 +82,22 @@ __global__ void __launch_bounds__(PlainTile::kThreads) grouped_plain_kernel(cons
   __shared__ alignas(16) float a[2][kDepth][kRows + PlainTile::kPad], b[2][kDepth][kColumns + PlainTile::kPad];
   const Tile<T, C> tile = tile_of_block<Kind, kRows, kColumns>(g);
   if (tile.rows == 0) return;
+  const int depth = static_cast<int>(tile.depth);  // in 64 bits it would cost the registers of the third block
   const int x = threadIdx.x % 8 * 4, y = threadIdx.x / 8 * 4;
   float sum[2][4][2][4] = {};
   PlainSlice<T, kA, kRows, Size> next_a;
   PlainSlice<T, kB, kColumns, Size> next_b;
-  const auto load = [&](std::int64_t first) {
-    next_a.load(tile.a + first * (kA ? tile.a_stride : 1), tile.a_stride, tile.rows, tile.depth - first);
-    next_b.load(tile.b + first * (kB ? tile.b_stride : 1), tile.b_stride, tile.columns, tile.depth - first);
+  const auto load = [&](int first) {
+    next_a.load(tile.a + first * (kA ? tile.a_stride : 1), tile.a_stride, tile.rows, depth - first);
+    next_b.load(tile.b + first * (kB ? tile.b_stride : 1), tile.b_stride, tile.columns, depth - first);
   };
   int now = 0;
   load(0);
-  for (std::int64_t first = 0; first < tile.depth; first += kDepth, now ^= 1) {
+  for (int first = 0; first < depth; first += kDepth, now ^= 1) {
     next_a.store(a[now]);
     next_b.store(b[now]);
     __syncthreads();
-    if (first + kDepth < tile.depth) load(first + kDepth);
+    if (first + kDepth < depth) load(first + kDepth);
 #pragma unroll
     for (int d = 0; d < kDepth; ++d) {
       const Pack<float, 4> left[2] = {load_pack<4>(&a[now][d][y]), load_pack<4>(&a[now][d][kRows / 2 + y])};

@@ -146,24 +146,34 @@ struct Shares {
   }
 };
 
-// x, a query or key head, becomes dx; `shares` of its weight's gradient are added to.
+// x, a head, becomes dx: of a value head that is dy, and its x plays no part; of a query or key head `shares` of its
+// weight's gradient are added to. dy is rotated in place: with a copy the registers would not do for four blocks.
 template <int Size>
-__device__ void backward_head(Head& x, Shares& shares, const Head& dy, const float* weight, const float* cosine,
+__device__ void backward_head(Head& x, Shares& shares, Head& dy, const float* weight, const float* cosine,
                               const float* sine, int half, float eps, bool is_value) {
-  Head w, dn;
-  float c[kHeld], s[kHeld], dot = 0;
+  Head w;
   w.load<Size>(weight, half);
-  load_half<Size>(c, cosine, half);
-  load_half<Size>(s, sine, half);
+  if (!is_value) {  // the rotation backwards
+    float c[kHeld], s[kHeld];
+    load_half<Size>(c, cosine, half);
+    load_half<Size>(s, sine, half);
 #pragma unroll
-  for (int i = 0; i < kHeld; ++i) {  // the rotation backwards
-    dn.first[i] = dy.first[i] * c[i] + dy.second[i] * s[i];
-    dn.second[i] = dy.second[i] * c[i] - dy.first[i] * s[i];
-    dot += dn.first[i] * w.first[i] * x.first[i] + dn.second[i] * w.second[i] * x.second[i];
+    for (int i = 0; i < kHeld; ++i) {
+      const float d1 = dy.first[i], d2 = dy.second[i];
+      dy.first[i] = d1 * c[i] + d2 * s[i];
+      dy.second[i] = d2 * c[i] - d1 * s[i];
+    }
   }
+  float dot = 0;
+#pragma unroll
+  for (int i = 0; i < kHeld; ++i)
+    dot += dy.first[i] * w.first[i] * x.first[i] + dy.second[i] * w.second[i] * x.second[i];
   const float inverse = inverse_of(x, half, eps);
   const float mean = warp_sum<kLanes>(dot) * inverse / static_cast<float>(2 * half);
-  if (is_value) return;  // not before the sums, which all lanes of a warp must join
+  if (is_value) {  // not before the sums, which all lanes of a warp must join
+    x = dy;
+    return;
+  }
   Pack<float, kHeld> first = shares.first[threadIdx.x], second = shares.second[threadIdx.x];
   const auto finish = [&](float& x_value, float& share, float dn_value, float w_value) {
     const float n = x_value * inverse;
@@ -172,8 +182,8 @@ __device__ void backward_head(Head& x, Shares& shares, const Head& dy, const flo
   };
 #pragma unroll
   for (int i = 0; i < kHeld; ++i) {
-    finish(x.first[i], first.lane[i], dn.first[i], w.first[i]);
-    finish(x.second[i], second.lane[i], dn.second[i], w.second[i]);
+    finish(x.first[i], first.lane[i], dy.first[i], w.first[i]);
+    finish(x.second[i], second.lane[i], dy.second[i], w.second[i]);
   }
   shares.first[threadIdx.x] = first;
   shares.second[threadIdx.x] = second;
@@ -206,7 +216,6 @@ __global__ void __launch_bounds__(kBlock, kBlocksPerMultiprocessor)
       d.load<Size>(dy.at(in, head, row, row), half, is_there);
       backward_head<Size>(x, is_query ? q_shares : k_shares, d, is_query ? in.q_weight : in.k_weight,
                           in.cosine + position * half, in.sine + position * half, half, in.eps, is_value);
-      if (is_value) x = d;
       x.store<Size>(dqkv + at, half, is_there);
     }
   }
