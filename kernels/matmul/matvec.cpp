@@ -11,6 +11,13 @@ namespace {
 // memory's bandwidth, where a single one waits for its latency.
 constexpr int kColumns = 4;
 
+// The lines of `bytes` from `at` on will be wanted some microseconds from now. Processors that fetch ahead by
+// themselves stop at the end of a page, and start late: without this, Intel's read at half the rate.
+inline void prefetch(const void* at, std::int64_t bytes) {
+  constexpr std::int64_t kDistance = 3072, kLine = 64;
+  for (std::int64_t i = 0; i < bytes; i += kLine) __builtin_prefetch(static_cast<const char*>(at) + kDistance + i);
+}
+
 // Weights as they are stored, and what multiplies them: A, a number of an activation row.
 template <class T>
 struct PlainWeights {
@@ -23,16 +30,19 @@ struct PlainWeights {
   //   sums [rows, columns], x [rows, k]
   template <int rows, int columns>
   void dots(float* sums, const float* x, std::int64_t first, std::int64_t stride) const {
-    constexpr std::int64_t lanes = Lanes<float>::count;
+    constexpr std::int64_t lanes = Lanes<float>::count, line = 64 / static_cast<std::int64_t>(sizeof(T));
     const T* from = w + first * k;
     Vector<float> partial[rows][columns] = {};
     std::int64_t i = 0;
-    for (; i + lanes <= k; i += lanes) {
-      Vector<float> weights[columns];
-      for (int c = 0; c < columns; ++c) weights[c] = load_vector<float>(from + c * stride * k + i);
-      for (int r = 0; r < rows; ++r) {
-        const Vector<float> activations = load_vector<float>(x + r * k + i);
-        for (int c = 0; c < columns; ++c) partial[r][c] += activations * weights[c];
+    while (i + lanes <= k) {
+      for (int c = 0; c < columns; ++c) prefetch(from + c * stride * k + i, 1);
+      for (const std::int64_t end = std::min(i + line, k); i + lanes <= end; i += lanes) {
+        Vector<float> weights[columns];
+        for (int c = 0; c < columns; ++c) weights[c] = load_vector<float>(from + c * stride * k + i);
+        for (int r = 0; r < rows; ++r) {
+          const Vector<float> activations = load_vector<float>(x + r * k + i);
+          for (int c = 0; c < columns; ++c) partial[r][c] += activations * weights[c];
+        }
       }
     }
     for (int r = 0; r < rows; ++r)
@@ -77,6 +87,7 @@ struct PackedDots {
                                             -0x80, -0x47, -0x46, -0x45, -0x44, -0x43, -0x42, -0x41)),
                   mask = _mm512_set1_epi8(15), codes = _mm512_loadu_si512(block + 128);
     const __m512i half_codes[] = {_mm512_and_si512(codes, mask), _mm512_and_si512(_mm512_srli_epi16(codes, 4), mask)};
+    prefetch(block, PackedMatrix::kBlockBytes);
     for (int half = 0; half < 2; ++half) {
       const __m512i low = _mm512_loadu_si512(block + half * 64), high = _mm512_shuffle_epi8(upper, half_codes[half]);
       const __m512i weights[] = {_mm512_unpacklo_epi8(low, high), _mm512_unpackhi_epi8(low, high)};
