@@ -82,7 +82,9 @@ Tensor Tape::output_in(const Tensor& old) {
   Tensor tensor{static_cast<const View&>(old)};
   if (recording()) {
     tensor.id = static_cast<std::int32_t>(slots_.size());
-    slots_.emplace_back();
+    View value;  // memory that is to become a gradient is now to become that of the new tensor
+    if (old.needs_gradient()) std::swap(value, slots_[static_cast<std::size_t>(old.id)].value);
+    slots_.push_back({.gradient = {}, .value = value});
   }
   return tensor;
 }
@@ -191,6 +193,11 @@ void Tape::milestone(const Parameter& parameter) {
   if (recording_) nodes_.push_back({nullptr, nullptr, first_output_, first_output_, &parameter, {}});
 }
 
+Tape& Tape::inner() {
+  if (!inner_) inner_ = std::make_unique<Tape>(device_, recording_);
+  return *inner_;
+}
+
 void Tape::backward(const Tensor& loss, double scale) {
   if (!recording_) throw std::logic_error("backward on a tape that does not record");
   if (loss.count() != 1 || !loss.needs_gradient()) throw std::invalid_argument("backward starts from one number");
@@ -198,6 +205,17 @@ void Tape::backward(const Tensor& loss, double scale) {
   View seed = pool_view(loss.dtype, loss.shape);
   run(Fill{.y = seed, .value = scale});
   slots_[static_cast<std::size_t>(loss.id)].gradient = seed;
+  backward();
+}
+
+void Tape::seed(const Tensor& tensor, const ConstView& gradient) {
+  if (!tensor.needs_gradient()) return;
+  Slot& slot = slots_[static_cast<std::size_t>(tensor.id)];
+  slot.gradient = pool_view(tensor.dtype, tensor.shape);
+  run(Copy{.y = slot.gradient, .x = gradient});
+}
+
+void Tape::backward() {
   Gradients d(*this);
   for (auto node = nodes_.rbegin(); node != nodes_.rend(); ++node) {
     if (node->milestone != nullptr) {

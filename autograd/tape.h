@@ -25,6 +25,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <new>
 #include <source_location>
 #include <type_traits>
@@ -159,14 +160,22 @@ class Tape {
 
   // Gradients of every leaf and parameter that `loss` depends on, given d(loss) = scale. loss: one element.
   void backward(const Tensor& loss, double scale = 1);
+  // The same from tensors whose gradients are known: seed() copies one, backward() then starts from all of them.
+  void seed(const Tensor& tensor, const ConstView& gradient);
+  void backward();
   // The gradient of a leaf after backward(); absent if the loss does not depend on it.
   View gradient_of(const Tensor& leaf) const { return slots_[static_cast<std::size_t>(leaf.id)].gradient; }
   // Forgets all activations and closures; their memory is used again.
   void reset();
 
-  std::size_t activation_bytes() const { return arena_.reserved(); }
-  std::size_t gradient_bytes() const { return pool_.reserved(); }
-  std::uint64_t allocations() const { return arena_.allocations() + pool_.allocations(); }
+  // A second tape for parts that are made again in the backward pass (autograd/ops/recomputed.h).
+  Tape& inner();
+
+  std::size_t activation_bytes() const { return arena_.reserved() + (inner_ ? inner_->activation_bytes() : 0); }
+  std::size_t gradient_bytes() const { return pool_.reserved() + (inner_ ? inner_->gradient_bytes() : 0); }
+  std::uint64_t allocations() const {
+    return arena_.allocations() + pool_.allocations() + (inner_ ? inner_->allocations() : 0);
+  }
 
  private:
   friend class Gradients;
@@ -200,6 +209,7 @@ class Tape {
   std::vector<Node> nodes_;
   std::vector<Slot> slots_;
   std::int32_t first_output_ = 0;
+  std::unique_ptr<Tape> inner_;
   MilestoneListener milestone_listener_;
   // State of the closure that is running.
   const Node* current_ = nullptr;

@@ -4,7 +4,7 @@
     python3 bench/versus_pytorch_omni.py                        all loads
     python3 bench/versus_pytorch_omni.py --loads a              4 x 512, every position labelled
     python3 bench/versus_pytorch_omni.py --loads b              answers of real lengths, padded to 512
-    python3 bench/versus_pytorch_omni.py --loads a --moe --dtypes bf16
+    python3 bench/versus_pytorch_omni.py --loads a --moe --dtypes bf16 --recompute
     python3 bench/versus_pytorch_omni.py --loads shards --sft data/sft.jsonl
 
 (b) draws text and code lengths as the original's text-to-speech data have them: 354 frames per answer on average, a third
@@ -87,6 +87,7 @@ def train_ours(folder: Path, data: list, dtype: str, warm_up: int, options: argp
     moe = "true" if options.moe else "false"
     recipe.write_text(f"config: {{use_moe: {moe}, model_type: minimind-o, max_position_embeddings: 1024}}\n")
     settings = [*data, f"output={folder}/run", f"steps={warm_up + options.steps}", f"dtype={dtype}", "overwrite=true"]
+    settings.append("recompute=true" if options.recompute else "recompute=false")
     process = subprocess.Popen(
         [BINARIES / "train_talker", recipe, *settings], stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     )
@@ -173,6 +174,7 @@ def main() -> None:
     parser.add_argument("--sft", type=Path, default="data/sft.jsonl", help="conversations of load shards")
     parser.add_argument("--dtypes", nargs="+", default=["f32", "bf16"], choices=["f32", "bf16"])
     parser.add_argument("--moe", action="store_true", help="four experts instead of dense feed-forward blocks")
+    parser.add_argument("--recompute", action="store_true", help="ours with recompute: true")
     parser.add_argument("--steps", type=int, default=3, help="timed steps")
     parser.add_argument("--batches", type=int, default=3, help="different batches of load b")
     options = parser.parse_args()

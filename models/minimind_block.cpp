@@ -3,11 +3,12 @@
 #include <algorithm>
 #include <cmath>
 
+#include "autograd/ops/elementwise.h"
 #include "autograd/ops/feed_forward.h"
 #include "autograd/ops/linear.h"
 #include "autograd/ops/moe.h"
-#include "autograd/ops/norm.h"
 #include "autograd/ops/norm_linear.h"
+#include "autograd/ops/recomputed.h"
 #include "autograd/ops/swiglu.h"
 
 namespace omni {
@@ -25,6 +26,12 @@ std::vector<std::pair<std::string, std::int64_t>> expert_matrices(std::int64_t e
 }
 
 }  // namespace
+
+AddRmsNormResult final_norm(Tape& tape, const Residual& residual, Parameter& weight, double eps) {
+  const float epsilon = static_cast<float>(eps);
+  if (!residual.branch) return {residual.stream, rms_norm(tape, residual.stream, weight, epsilon)};
+  return add_rms_norm(tape, residual.stream, residual.branch, weight, epsilon);
+}
 
 Initializer initializer_of(MatrixInit init, std::int64_t fan_in) {
   return init == MatrixInit::normal ? Initializer::normal(0.02)
@@ -95,6 +102,18 @@ bool MiniMindBlock::learns() const {
 MiniMindBlock::Output MiniMindBlock::operator()(Tape& tape, const Residual& input, const RopeAngles& angles,
                                                 const KeyValueCache* cache) const {
   const Tape::Pause pause(tape, !learns() && !input.needs_gradient());
+  if (!moe || !tape.recompute() || !tape.recording()) return compute(tape, input, angles, cache);
+  // Experts keep so much that a block is made again as a whole.
+  const Tensor x = input.branch ? add(tape, input.stream, input.branch) : input.stream;
+  const auto [y, aux_loss] = recomputed(tape, x, [this, angles](Tape& inner, const Tensor& again) {
+    const Output out = compute(inner, {again, {}}, angles, nullptr);
+    return Recomputed{add(inner, out.y.stream, out.y.branch), out.aux_loss};
+  });
+  return {x, {y, {}}, aux_loss};
+}
+
+MiniMindBlock::Output MiniMindBlock::compute(Tape& tape, const Residual& input, const RopeAngles& angles,
+                                             const KeyValueCache* cache) const {
   const SelfAttention& attn = self_attn;
   const auto [x, qkv] = norm_linear(tape, input.stream, input.branch, input_layernorm, eps, attn.qkv_proj);
   const Tensor o = cache ? cached_attention(tape, qkv, attn.q_norm, attn.k_norm, angles, attn.shape, *cache)

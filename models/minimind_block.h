@@ -6,6 +6,7 @@
 
 #include "autograd/module.h"
 #include "autograd/ops/attention.h"
+#include "autograd/ops/norm.h"
 #include "models/config.h"
 
 namespace omni {
@@ -16,6 +17,9 @@ struct Residual {
   Tensor stream, branch;  // [batch, time, hidden]
   bool needs_gradient() const { return stream.needs_gradient() || branch.needs_gradient(); }
 };
+
+// The norm behind the last block: the sum of both halves, and that normalised.
+AddRmsNormResult final_norm(Tape& tape, const Residual& residual, Parameter& weight, double eps);
 
 // Initial values of a block's matrices: those of the Thinker, or PyTorch's default for linear layers, which the Talker
 // has.
@@ -75,6 +79,9 @@ struct MiniMindBlock {
   Parameter& post_attention_layernorm;
   std::optional<DenseFeedForward> dense;  // exactly one of the two
   std::optional<MoeFeedForward> moe;
+
+ private:
+  Output compute(Tape& tape, const Residual& input, const RopeAngles& angles, const KeyValueCache* cache) const;
 };
 
 }  // namespace omni

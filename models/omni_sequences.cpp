@@ -53,9 +53,6 @@ OmniSequences::OmniSequences(Device& device, OmniModel& model, std::int64_t rows
                                 std::to_string(rows) + " of " + std::to_string(capacity_));
   add_layers(caches_.thinker, model.config.thinker);
   add_layers(caches_.talker, model.config.talker());
-  // Rows that are free, or not ahead, take along what is there.
-  for (const View& view : {text_hidden_.view(), audio_hidden_.view(), bridges_.view()})
-    device.run(Fill{.y = view, .value = 0});
   std::int64_t* host = inputs_on_host_.data();
   write_codebook_maps(rows, host + layout_.codebook_starts, host + layout_.by_codebook, host + layout_.by_position);
   device.copy(inputs_, view_of(host, {layout_.count}));
@@ -66,8 +63,6 @@ void OmniSequences::add_layers(std::vector<KeyValueCache>& caches, const Thinker
   for (std::int64_t layer = 0; layer < config.num_hidden_layers; ++layer) {
     const View k = memory_.emplace_back(model_.store.dtype(), shape, tape_.device().place()),
                v = memory_.emplace_back(model_.store.dtype(), shape, tape_.device().place());
-    // Of positions that a row has read ahead, the blocks behind the bridge find what stands here.
-    for (const View& view : {k, v}) tape_.device().run(Fill{.y = view, .value = 0});
     caches.push_back({k, v, input(layout_.starts, {rows_}), input(layout_.lengths, {rows_})});
   }
 }

@@ -9,7 +9,6 @@
 #include "autograd/ops/groups.h"
 #include "autograd/ops/linear.h"
 #include "autograd/ops/moe.h"
-#include "autograd/ops/norm.h"
 #include "autograd/ops/scaled_sum.h"
 #include "autograd/ops/select_rows.h"
 
@@ -56,7 +55,7 @@ Talker::Talker(const Scope& scope, const OmniConfig& config)
       embed_proj_(scope / "embed_proj", config.thinker.hidden_size, config_.hidden_size, config.thinker.rms_norm_eps),
       spk_proj_(
           scope.matrix("spk_proj.weight", config_.hidden_size, config.spk_emb_size, uniform(config.spk_emb_size))),
-      eps_(static_cast<float>(config.thinker.rms_norm_eps)) {}
+      eps_(config.thinker.rms_norm_eps) {}
 
 Tensor Talker::embed(Tape& tape, const TalkerInput& input) const {
   const Tensor base = embedding(tape, input.codes, codes_base_, kCodebooks, 1.0 / kCodebooks);  // [rows, width]
@@ -86,7 +85,7 @@ Thinker::Output Talker::operator()(Tape& tape, const TalkerInput& input, const s
     if (aux_loss) out.aux_loss = out.aux_loss ? add(tape, out.aux_loss, aux_loss) : aux_loss;
     residual = y;
   }
-  const auto [sum, normed] = add_rms_norm(tape, residual.stream, residual.branch, norm_, eps_);
+  const auto [sum, normed] = final_norm(tape, residual, norm_, eps_);
   if (observer) observer("talker.layers." + std::to_string(layers_.size() - 1), sum);
   out.hidden = normed;
   return out;
@@ -99,7 +98,7 @@ Tensor Talker::logits(Tape& tape, const Tensor& hidden, const CodebookMaps& maps
                   maps.by_codebook, maps.by_position);
   Routing routing;
   routing.offset = maps.starts;
-  const Tensor own = grouped_linear(tape, sorted, head_up_, routing);  // [8 * rows, audio_vocab_size]
+  const Tensor own = grouped_linear_in_gradient(tape, sorted, head_up_, routing);  // [8 * rows, audio_vocab_size]
   return add_groups(tape, own, linear(tape, hidden, head_base_));
 }
 

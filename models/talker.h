@@ -56,7 +56,7 @@ class Talker {
   Parameter &codes_base_, &codes_table_, &codes_up_;  // C [codes, width], D [8 * codes, rank], U [8 * width, rank]
   NormedProjector codec_proj_, embed_proj_;
   Parameter& spk_proj_;  // [width, spk_emb_size]
-  float eps_;
+  double eps_;
 };
 
 }  // namespace omni

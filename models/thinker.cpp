@@ -4,7 +4,6 @@
 #include "autograd/ops/embedding.h"
 #include "autograd/ops/gather_rows.h"
 #include "autograd/ops/linear.h"
-#include "autograd/ops/norm.h"
 
 namespace omni {
 
@@ -58,8 +57,7 @@ Thinker::Output Thinker::operator()(Tape& tape, const ConstView& ids, const std:
     residual = y;
   }
   const Tape::Pause pause(tape, !norm_.trainable && !residual.needs_gradient());
-  const auto [sum, normed] =
-      add_rms_norm(tape, residual.stream, residual.branch, norm_, static_cast<float>(config_.rms_norm_eps));
+  const auto [sum, normed] = final_norm(tape, residual, norm_, config_.rms_norm_eps);
   if (observer) observer("thinker.layers." + std::to_string(layers_.size() - 1), sum);
   if (extras.bridge_layer == static_cast<std::int64_t>(layers_.size()) - 1) out.bridge = sum;
   out.hidden = normed;

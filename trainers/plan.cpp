@@ -49,13 +49,17 @@ std::int64_t activation_bytes(const ThinkerConfig& c, DType dtype, std::int64_t 
   const std::int64_t chosen = c.use_moe ? c.num_experts_per_tok : 1;
   const std::int64_t inner = chosen * (c.use_moe ? c.moe_intermediate_size : c.intermediate_size);
   // Per token and layer: the two sums of the residual stream; q, k and v before their norm and the mix of v; gate and
-  // up. Experts also keep the norm's result, their sorted rows in and out, and the product of gate and up.
+  // up. Experts also keep the norm's result, their sorted rows in and out, and the product of gate and up. To recompute
+  // means not to keep gate and up, with experts nothing but a block's input, and one block at a time again.
   const std::int64_t attention = 2 * c.hidden_size + 2 * queries + 2 * keys;
-  const std::int64_t layer = attention + (c.use_moe   ? (2 + 2 * chosen) * c.hidden_size + 3 * inner
+  const std::int64_t block = attention + (c.use_moe   ? (2 + 2 * chosen) * c.hidden_size + 3 * inner
                                           : recompute ? 0
                                                       : 2 * inner);
-  const std::int64_t gradients = 4 * c.hidden_size + 2 * (queries + 2 * keys) + 3 * inner;  // alive at the same time
-  const std::int64_t head = 2 * c.hidden_size + c.vocab_size;                               // per labelled position
+  const std::int64_t layer = c.use_moe && recompute ? c.hidden_size : block;
+  const std::int64_t again = c.use_moe && recompute ? block : 0;
+  const std::int64_t gradients =
+      again + 4 * c.hidden_size + 2 * (queries + 2 * keys) + 3 * inner;  // alive at the same time
+  const std::int64_t head = 2 * c.hidden_size + c.vocab_size;            // per labelled position
   return static_cast<std::int64_t>(size_of(dtype)) *
          (rows * length * (c.num_hidden_layers * layer + gradients) + labelled * head);
 }

@@ -47,9 +47,13 @@ Tensor moe_gather(Tape& tape, const Tensor& x, const Routing& routing) {
   return y;
 }
 
-Tensor grouped_linear(Tape& tape, const Tensor& x, Parameter& weight, const Routing& routing) {
-  const std::int64_t experts = routing.offset.count() - 1;
-  Tensor y = tape.empty(x.dtype, {x.rows(), weight.value.rows() / experts});
+namespace {
+
+Shape grouped_shape(const Tensor& x, const Parameter& weight, const Routing& routing) {
+  return {x.rows(), weight.value.rows() / (routing.offset.count() - 1)};
+}
+
+Tensor project_groups(Tape& tape, const Tensor& y, const Tensor& x, Parameter& weight, const Routing& routing) {
   tape.run(GroupedMatmul{
       .c = y, .a = x, .b = weight, .offset = routing.offset, .b_scale = weight.scale, .b_packed = weight.packed});
   tape.on_backward([=, weight = &weight, offset = routing.offset](Gradients& d) {
@@ -61,6 +65,16 @@ Tensor grouped_linear(Tape& tape, const Tensor& x, Parameter& weight, const Rout
           GroupedMatmulWeightGradient{.dw = dw.view, .dy = dy, .x = x, .offset = offset, .accumulate = dw.accumulate});
   });
   return y;
+}
+
+}  // namespace
+
+Tensor grouped_linear(Tape& tape, const Tensor& x, Parameter& weight, const Routing& routing) {
+  return project_groups(tape, tape.empty(x.dtype, grouped_shape(x, weight, routing)), x, weight, routing);
+}
+
+Tensor grouped_linear_in_gradient(Tape& tape, const Tensor& x, Parameter& weight, const Routing& routing) {
+  return project_groups(tape, tape.empty_in_gradient(x.dtype, grouped_shape(x, weight, routing)), x, weight, routing);
 }
 
 Tensor moe_combine(Tape& tape, const Tensor& x, const Routing& routing) {

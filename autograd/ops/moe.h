@@ -20,6 +20,9 @@ Tensor moe_gather(Tape& tape, const Tensor& x, const Routing& routing);
 // y = x W_e^T for the rows of each expert.   x [capacity, in], weight [experts * out, in], y [capacity, out]
 Tensor grouped_linear(Tape& tape, const Tensor& x, Parameter& weight, const Routing& routing);
 
+// The same for a result that its consumer turns into its gradient in place (autograd/ops/linear.h).
+Tensor grouped_linear_in_gradient(Tape& tape, const Tensor& x, Parameter& weight, const Routing& routing);
+
 // The weighted sum of each row's experts: x [capacity, width] -> [rows, width].
 Tensor moe_combine(Tape& tape, const Tensor& x, const Routing& routing);
 

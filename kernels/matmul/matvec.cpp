@@ -54,6 +54,7 @@ struct PlainWeights {
   }
 };
 
+// The same with packed weights, which want activations in bf16.
 struct PackedDots {
   using A = bf16;
   PackedMatrix w;

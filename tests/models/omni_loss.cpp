@@ -47,7 +47,7 @@ class SmallOmni {
   }
 
   // The sum over passes of `rows` rows.
-  Result run(const RaggedBatch& batch, Padding padding, std::int64_t rows) {
+  Result run(const RaggedBatch& batch, Padding padding, std::int64_t rows, bool recompute = false) {
     const LabelCounts all = count_labels(batch.view());
     store_.forget_gradients();
     Result out{std::vector<double>(3 + kCodebooks, 0), std::vector<double>(3, 0), {}};
@@ -59,6 +59,7 @@ class SmallOmni {
       for (std::size_t q = 0; q < kCodebooks; ++q)
         options.shares.audio[q] = static_cast<double>(own.audio[q]) / static_cast<double>(all.audio[q]);
       Tape tape(device_);
+      tape.set_recompute(recompute);
       const OmniLoss loss = omni_loss(tape, omni_, upload_inputs(tape, config_, part, DType::f64, options));
       std::size_t at = 0;
       for (const Tensor& part_loss : {loss.loss, loss.text_loss, loss.audio_loss, loss.codebook_losses})
@@ -106,6 +107,18 @@ TEST_CASE("omni_loss: computing only what a label sees gives the same loss and g
       require_equal(model.run(batch, Padding::skip, kBatch), whole);
     }
   }
+}
+
+TEST_CASE("omni_loss: what is not kept but made again in the backward pass gives the same loss and gradients") {
+  for (const bool use_moe : {false, true})
+    for (const Padding padding : {Padding::compute, Padding::skip}) {
+      CAPTURE(use_moe);
+      SmallOmni model(use_moe);
+      const RaggedBatch batch;
+      const Result expected = model.run(batch, padding, kBatch), actual = model.run(batch, padding, kBatch, true);
+      require_equal(actual, expected);
+      REQUIRE(model.run(batch, padding, kBatch, true).gradient == actual.gradient);
+    }
 }
 
 TEST_CASE("omni_loss: the rows of a batch one after the other give its loss and gradients") {
