@@ -5,7 +5,7 @@
 #include <string>
 #include <vector>
 
-#include "kernels/matmul/packed.h"
+#include "kernels/matmul/matmul.h"
 #include "kernels/view.h"
 
 namespace omni {
@@ -35,6 +35,11 @@ struct Parameter {
 
   operator View() const { return value; }       // NOLINT: an operand of instructions
   operator ConstView() const { return value; }  // NOLINT
+
+  // The instruction y = x W^T, whatever the format of the weights.
+  Matmul product(const View& y, const ConstView& x) const {
+    return {.c = y, .a = x, .b = value, .b_scale = scale, .b_packed = packed, .transpose_b = true};
+  }
 
   ParameterGradient accumulate() {
     if (!trainable) return {{}, false};

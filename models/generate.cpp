@@ -4,8 +4,6 @@
 #include <stdexcept>
 #include <string>
 
-#include "kernels/matmul/matmul.h"
-
 namespace omni {
 
 TextSequence::TextSequence(Device& device, ThinkerModel& model, std::int64_t capacity)
@@ -62,9 +60,7 @@ View TextSequence::forward(std::size_t first) {
     const Tensor hidden =
         model_.thinker(tape_, slice(inputs_.view(), 2, {1, time}), caches_, positions).hidden;  // [1, time, hidden]
     const View last = slice(static_cast<const View&>(hidden), (time - 1) * hidden.width(), {1, hidden.width()});
-    const Parameter& head = model_.thinker.head_weight();
-    tape_.run(Matmul{
-        .c = logits_, .a = last, .b = head, .b_scale = head.scale, .b_packed = head.packed, .transpose_b = true});
+    tape_.run(model_.thinker.head_weight().product(logits_, last));
   };
   if (time == 1)
     device.run_recurring(step_, compute);

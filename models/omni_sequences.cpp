@@ -6,7 +6,6 @@
 
 #include "kernels/elementwise/elementwise.h"
 #include "kernels/gather_rows/gather_rows.h"
-#include "kernels/matmul/matmul.h"
 #include "kernels/select_rows/select_rows.h"
 
 namespace omni {
@@ -226,14 +225,7 @@ void OmniSequences::append(std::span<const Step> steps) {
 OmniSequences::Logits OmniSequences::logits(bool text) {
   tape_.device().run_recurring(text ? heads_ : audio_heads_, [&] {
     tape_.reset();
-    const Parameter& head = model_.omni.text_head_weight();
-    if (text)
-      tape_.run(Matmul{.c = text_logits_,
-                       .a = text_hidden_,
-                       .b = head,
-                       .b_scale = head.scale,
-                       .b_packed = head.packed,
-                       .transpose_b = true});
+    if (text) tape_.run(model_.omni.text_head_weight().product(text_logits_, text_hidden_));
     tape_.run(Copy{.y = audio_logits_,
                    .x = model_.omni.audio_logits(tape_, Tensor(audio_hidden_.view()), step_inputs().maps)});
   });

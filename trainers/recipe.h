@@ -40,7 +40,7 @@ struct Recipe {
   std::int64_t save_interval = 1000;        // save_interval: steps between checkpoints, 0: only at the end
   int workers = 2;                          // workers: threads that prepare batches, 0: none
   bool recompute = false;                   // recompute: half the activations' memory for a seventh more arithmetic,
-                                            // with experts a tenth for a third
+                                            // with experts their blocks' input alone for a third
   bool overwrite = false;                   // overwrite: start anew in an output folder that holds a run
 
   // What decides about the numbers, as the recipe says it: a run can be resumed only with an equal one. Without paths

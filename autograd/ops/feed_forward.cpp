@@ -14,22 +14,12 @@ NormLinear feed_forward(Tape& tape, const Tensor& x, const Tensor& branch, Param
   const ResidualNorm norm = ResidualNorm::forward(tape, x, branch, norm_weight, eps, normed);
   const Tensor y = tape.like(x);
   const View gate_up = keep ? View(tape.constant(x.dtype, packed)) : tape.borrow(x.dtype, packed);
-  tape.run(Matmul{.c = gate_up,
-                  .a = normed,
-                  .b = gate_up_weight,
-                  .b_scale = gate_up_weight.scale,
-                  .b_packed = gate_up_weight.packed,
-                  .transpose_b = true});
+  tape.run(gate_up_weight.product(gate_up, normed));
   tape.give_back(normed);
   const View h = tape.borrow(x.dtype, hidden);
   tape.run(SwiGlu{.y = h, .gate_up = gate_up});
   if (!keep) tape.give_back(gate_up);
-  tape.run(Matmul{.c = y,
-                  .a = h,
-                  .b = down_weight,
-                  .b_scale = down_weight.scale,
-                  .b_packed = down_weight.packed,
-                  .transpose_b = true});
+  tape.run(down_weight.product(y, h));
   tape.give_back(h);
 
   tape.on_backward([=, gate_up_weight = &gate_up_weight, down_weight = &down_weight](Gradients& d) {

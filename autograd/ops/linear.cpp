@@ -8,13 +8,9 @@ namespace omni {
 namespace {
 
 Tensor project(Tape& tape, Tensor y, const Tensor& x, Parameter& weight, Parameter* bias) {
-  tape.run(Matmul{.c = y,
-                  .a = x,
-                  .b = weight,
-                  .bias = bias ? ConstView(bias->value) : ConstView(),
-                  .b_scale = weight.scale,
-                  .b_packed = weight.packed,
-                  .transpose_b = true});
+  Matmul product = weight.product(y, x);
+  if (bias) product.bias = bias->value;
+  tape.run(product);
   tape.on_backward([x, y, weight = &weight, bias](Gradients& d) {
     const View dy = d[y];
     if (const View dx = d[x]) d.run(Matmul{.c = dx, .a = dy, .b = *weight});

@@ -10,8 +10,7 @@ NormLinear norm_linear(Tape& tape, const Tensor& x, const Tensor& branch, Parame
   const View normed = tape.borrow(x.dtype, x.shape);
   const ResidualNorm norm = ResidualNorm::forward(tape, x, branch, norm_weight, eps, normed);
   const Tensor y = tape.empty(x.dtype, x.shape.with_width(weight.value.rows()));
-  tape.run(Matmul{
-      .c = y, .a = normed, .b = weight, .b_scale = weight.scale, .b_packed = weight.packed, .transpose_b = true});
+  tape.run(weight.product(y, normed));
   tape.give_back(normed);
 
   tape.on_backward([=, weight = &weight](Gradients& d) {

@@ -36,9 +36,7 @@ Recomputed recomputed(Tape& tape, const Tensor& x, const Body& body) {
     if (out.aux_loss) inner.seed(made.aux_loss, d[out.aux_loss]);
     inner.seed(made.y, d[out.y]);
     inner.backward();
-    const View dx = d[x], found = inner.gradient_of(leaf);
-    if (dx && found) d.run(Copy{.y = dx, .x = found});
-    if (dx && !found) d.run(Fill{.y = dx, .value = 0});
+    if (const View dx = d[x]) d.run(Copy{.y = dx, .x = inner.gradient_of(leaf)});
   });
   return out;
 }

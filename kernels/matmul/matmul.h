@@ -11,10 +11,9 @@ namespace omni {
 //   a      [m, k], or [k, m] with transpose_a      A is the m x k matrix that it stands for
 //   b      [k, n], or [n, k] with transpose_b      B is the k x n matrix that it stands for
 //   bias   [n], optional, f32 (f64 beside f64)
-//   b_scale  f32 [n], beside b of i8 and a of f32, with transpose_b, on the CPU: B^T is then row j of b times
-//   b_scale[j]
-//   b_packed        b once more, packed (kernels/matmul/packed.h), optional, beside a and b of bf16, with transpose_b,
-//   on the CPU: what a product with few rows reads instead of b
+// On the CPU, with transpose_b, there may be beside b
+//   b_scale   f32 [n], for b of i8 and a of f32: B^T is then row j of b times b_scale[j]
+//   b_packed  for a and b of bf16, the same numbers packed (kernels/matmul/packed.h), read instead where a has few rows
 // a, b of one dtype: f32, bf16 or f64; c of the same, or f32 beside bf16. Dimensions before the last are joined, so
 // activations [batch, time, width] serve as [batch * time, width].
 //

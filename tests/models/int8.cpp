@@ -19,17 +19,11 @@ double length(const std::vector<double>& values) {
   return std::sqrt(sum);
 }
 
-OmniConfig config_of(bool use_moe) {
-  OmniConfig config = small_config(use_moe);
-  config.adapter_rank = 256;  // of any model in a file
-  return config;
-}
-
 }  // namespace
 
 TEST_CASE("quantize: every row keeps its largest number, and no other moves by more than half a step") {
   Device device = Device::cpu(2);
-  const OmniConfig config = config_of(false);
+  const OmniConfig config = small_config_in_file(false);
   const TemporaryFolder folder;
   OmniModel::create(config, DType::f32, 3, device)->save(folder.path(), DType::f32);
   const auto plain = OmniModel::load(folder.path(), DType::f32, Purpose::inference, device),
@@ -65,7 +59,7 @@ TEST_CASE("a model in i8 computes nearly what it computes in f32, and decodes wh
   Device device = Device::cpu(2);
   for (const bool use_moe : {false, true}) {
     CAPTURE(use_moe);
-    const OmniConfig config = config_of(use_moe);
+    const OmniConfig config = small_config_in_file(use_moe);
     const TemporaryFolder folder;
     OmniModel::create(config, DType::f32, 3, device)->save(folder.path(), DType::f32);
     const auto plain = OmniModel::load(folder.path(), DType::f32, Purpose::inference, device),
@@ -101,7 +95,7 @@ TEST_CASE("a model in i8 computes nearly what it computes in f32, and decodes wh
 
 TEST_CASE("weights in i8 are for inference on the CPU") {
   Device device = Device::cpu(1);
-  const auto training = OmniModel::create(config_of(false), DType::f32, 3, device);
+  const auto training = OmniModel::create(small_config_in_file(false), DType::f32, 3, device);
   REQUIRE_THROWS_WITH(training->store.quantize(), Catch::Contains("int8 weights are for inference on the CPU"));
   if (cuda_device_count() == 0) return;
   const TemporaryFolder folder;

@@ -8,22 +8,13 @@
 #include "tests/support/temporary_folder.h"
 
 namespace omni {
-namespace {
-
-OmniConfig config_of(bool use_moe) {
-  OmniConfig config = small_config(use_moe);
-  config.adapter_rank = 256;  // of any model in a file
-  return config;
-}
-
-}  // namespace
 
 TEST_CASE("inference in bf16 packs every matrix where that is fast, and computes with it what it computes without") {
   Device device = Device::cpu(2);
   for (const bool use_moe : {false, true}) {
     CAPTURE(use_moe);
     const TemporaryFolder folder;
-    OmniModel::create(config_of(use_moe), DType::f32, 3, device)->save(folder.path(), DType::bf16);
+    OmniModel::create(small_config_in_file(use_moe), DType::f32, 3, device)->save(folder.path(), DType::bf16);
     const auto model = OmniModel::load(folder.path(), DType::bf16, Purpose::inference, device);
     for (const Parameter& parameter : model->store.parameters()) {
       CAPTURE(parameter.parts.front().name);
@@ -50,7 +41,7 @@ TEST_CASE("inference in bf16 packs every matrix where that is fast, and computes
 TEST_CASE("no other weights are packed") {
   Device device = Device::cpu(1);
   const TemporaryFolder folder;
-  const auto training = OmniModel::create(config_of(false), DType::bf16, 3, device);
+  const auto training = OmniModel::create(small_config_in_file(false), DType::bf16, 3, device);
   training->save(folder.path(), DType::bf16);
   training->store.pack();
   REQUIRE_FALSE(training->store.parameters().front().packed);

@@ -32,4 +32,11 @@ inline OmniConfig small_config(bool use_moe) {
   return config;
 }
 
+// The same as it is read back from a file, where the rank of the adapters is always this.
+inline OmniConfig small_config_in_file(bool use_moe) {
+  OmniConfig config = small_config(use_moe);
+  config.adapter_rank = 256;
+  return config;
+}
+
 }  // namespace omni
