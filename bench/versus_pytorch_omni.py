@@ -34,7 +34,6 @@ ROOT = Path(__file__).resolve().parent.parent
 BINARIES = ROOT / "build/release/bin"
 RIVAL = ROOT / "bench/pytorch_omni.py"
 CODEBOOKS, PAD, STOP, IGNORED, BATCH, TIME = 8, 2049, 2050, -100, 4, 512
-SHARDS = "shards of conversations, 4 x 511"
 ANSWER_STEPS, ANSWER_TEXT = 354, 88  # of an answer of average length, and those until its text has ended
 
 
@@ -105,15 +104,17 @@ def train_ours(folder: Path, data: list, dtype: str, warm_up: int, options: argp
     }
 
 
-def compare_training(name: str, batches: dict, dtype: str, folder: Path, options: argparse.Namespace) -> None:
-    """Ours and PyTorch's steps on the same batches; with `shards`, ours on samples of the shards instead: PyTorch takes
-    the same time for every batch of a size."""
+def compare_training(
+    name: str, batches: dict, shards: Path | None, dtype: str, folder: Path, options: argparse.Namespace
+) -> None:
+    """Steps on the same batches; with `shards` ours are on samples of those: PyTorch takes the same time for every
+    batch of a size."""
     replay = folder / "batches.safetensors"
     save_file({key: value.contiguous() for key, value in batches.items()}, replay)
     # The first pass over the batches warms up: every shape once.
     data, warm_up = [f"replay={replay}"], len(batches["input_ids"])
-    if name == SHARDS:
-        data = [f"data={folder}/shards", f"tokenizer={ROOT}/assets/tokenizer", f"max_seq_len={TIME}", f"batch_size={BATCH}"]
+    if shards:
+        data = [f"data={shards}", f"tokenizer={ROOT}/assets/tokenizer", f"max_seq_len={TIME}", f"batch_size={BATCH}"]
     ours = train_ours(folder, data, dtype, warm_up, options)
     moe = ["--moe"] if options.moe else []
     rivals = [
@@ -147,10 +148,9 @@ def compare_training(name: str, batches: dict, dtype: str, folder: Path, options
 
 def compare_decoding(options: argparse.Namespace) -> None:
     moe = ["--moe"] if options.moe else []
+    command = [sys.executable, RIVAL, "--decode", ANSWER_STEPS, "--dtype", "bf16", *moe]
     rivals = {
-        (way, compiled): run(
-            [sys.executable, RIVAL, "--decode", str(ANSWER_STEPS), "--dtype", "bf16", "--cache", way, "--compile", compiled, *moe]
-        )["steps_per_s"]
+        (way, compiled): run([*command, "--cache", way, "--compile", compiled])["steps_per_s"]
         for way in ("growing", "static")
         for compiled in ("0", "1")
     }
@@ -179,11 +179,14 @@ def main() -> None:
     parser.add_argument("--batches", type=int, default=3, help="different batches of load b")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
-        loads = {"a": ("(a) 4 x 512, all labels", labelled_batches(1))}
-        loads["b"] = ("(b) real lengths, 4 x 511", padded_batches(options.batches))
-        loads["shards"] = (SHARDS, loads["b"][1])
+        padded, shards = padded_batches(options.batches), None
         if "shards" in options.loads:
-            write_shard(options.sft, Path(name) / "shards", 400)
+            shards = write_shard(options.sft, Path(name) / "shards", samples=400)
+        loads = {
+            "a": ("(a) 4 x 512, all labels", labelled_batches(1), None),
+            "b": ("(b) real lengths, 4 x 511", padded, None),
+            "shards": ("shards of conversations, 4 x 511", padded, shards),
+        }
         for load in (load for load in loads if load in options.loads):
             for dtype in options.dtypes:
                 compare_training(*loads[load], dtype, Path(name), options)
