@@ -1,8 +1,9 @@
 #include "kernels/matmul/onednn.h"
 
 #include <dnnl.hpp>
-#include <tuple>
 #include <unordered_map>
+
+#include "kernels/elementwise/elementwise.h"
 
 namespace omni {
 namespace {
@@ -68,6 +69,22 @@ class Primitives {
   }
   dnnl::stream& stream() { return stream_; }
 
+  // Whether this processor has products of bf16: oneDNN has none without AVX-512.
+  bool has_bf16() const {
+    const memory::desc square = matrix(16, 16, DType::bf16, false);
+    try {
+      describe(engine_, square, square, nullptr, square, {});
+    } catch (const dnnl::error& error) {
+      if (error.status != dnnl_unimplemented) throw;
+      return false;
+    }
+    return true;
+  }
+  // Memory for `count` numbers, until the next call.
+  float* wide(std::int64_t count) {
+    return reinterpret_cast<float*>(wide_.get(static_cast<std::size_t>(count) * sizeof(float)));
+  }
+
  private:
   Primitive make(const Key& key) const {
     const memory::desc a = matrix(key.m, key.k, key.operands, key.transpose_a);
@@ -101,12 +118,10 @@ class Primitives {
   dnnl::engine engine_{dnnl::engine::kind::cpu, 0};
   dnnl::stream stream_{engine_};
   std::unordered_map<Key, Primitive, KeyHash> primitives_;
+  Workspace wide_;
 };
 
-}  // namespace
-
-void onednn_matmul(const CpuContext& cpu, const Matmul& op) {
-  thread_local Primitives primitives;
+void run_primitive(const CpuContext& cpu, Primitives& primitives, const Matmul& op) {
   Primitive& primitive = primitives.get({op.m(), op.n(), op.k(), op.transpose_a, op.transpose_b, op.accumulate,
                                          static_cast<bool>(op.bias), op.a.dtype, op.c.dtype, cpu.threads});
   // oneDNN's interface has no const memory; it does not write to sources.
@@ -117,6 +132,36 @@ void onednn_matmul(const CpuContext& cpu, const Matmul& op) {
   primitive.scratchpad.set_data_handle(cpu.workspace->get(primitive.scratchpad.get_desc().get_size()));
   primitive.matmul.execute(primitives.stream(), primitive.arguments);
   primitives.stream().wait();
+}
+
+// A product of bf16 by one of f32: the operands are widened first, and the result is rounded.
+void run_widened(const CpuContext& cpu, Primitives& primitives, const Matmul& op) {
+  const bool rounds = op.c.dtype == DType::bf16;
+  float* free = primitives.wide(op.a.count() + op.b.count() + (rounds ? op.c.count() : 0));
+  const auto place_for = [&](const Shape& shape) {
+    const View wide = view_of(free, shape);
+    free += shape.count();
+    return wide;
+  };
+  const View a = place_for(op.a.shape), b = place_for(op.b.shape), c = rounds ? place_for(op.c.shape) : op.c;
+  run(cpu, Copy{a, op.a});
+  run(cpu, Copy{b, op.b});
+  if (rounds && op.accumulate) run(cpu, Copy{c, op.c});
+  Matmul wide = op;
+  wide.a = a;
+  wide.b = b;
+  wide.c = c;
+  run_primitive(cpu, primitives, wide);
+  if (rounds) run(cpu, Copy{op.c, c});
+}
+
+}  // namespace
+
+void onednn_matmul(const CpuContext& cpu, const Matmul& op) {
+  thread_local Primitives primitives;
+  static const bool has_bf16 = primitives.has_bf16();
+  if (op.a.dtype == DType::f32 || has_bf16) return run_primitive(cpu, primitives, op);
+  run_widened(cpu, primitives, op);
 }
 
 }  // namespace omni
