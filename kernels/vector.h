@@ -1,6 +1,6 @@
 #pragma once
 // One vector register as a C++ type, and small matrix products on tiles that lie in cache. GCC's and Clang's vector
-// extensions compile these to whatever the target has; the lane count is fixed, so results do not depend on it.
+// extensions compile these to the target's instructions; a vector wider than its registers would be kept in memory.
 
 #include <cstdint>
 #include <cstring>
@@ -12,11 +12,19 @@
 
 namespace omni {
 
-// 64 bytes of W (float or double): 16 or 8 lanes.
+// A register's bytes, and how many rows and vectors of a product stay in registers beside its operands: 24 of AVX-512's
+// 32, or 12 of 16. Both keep two multiply-add pipes busy.
+#ifdef __AVX512F__
+inline constexpr int kVectorBytes = 64, kTileRows = 8, kTileVectors = 3;
+#else
+inline constexpr int kVectorBytes = 32, kTileRows = 6, kTileVectors = 2;
+#endif
+
+// A register of W (float or double), or narrower numbers that widen to one.
 template <class W>
 struct Lanes {
-  static constexpr std::int64_t count = 64 / sizeof(W);
-  typedef W Vector __attribute__((vector_size(64)));
+  static constexpr std::int64_t count = kVectorBytes / sizeof(W);
+  typedef W Vector __attribute__((vector_size(kVectorBytes)));
 };
 template <class W>
 using Vector = typename Lanes<W>::Vector;
@@ -31,8 +39,8 @@ inline Vector<W> load_vector(const W* from) {
 template <class W>
 inline Vector<W> load_vector(const bf16* from) {
   static_assert(sizeof(W) == 4);
-  typedef std::uint16_t Halves __attribute__((vector_size(32)));
-  typedef std::uint32_t Words __attribute__((vector_size(64)));
+  typedef std::uint16_t Halves __attribute__((vector_size(kVectorBytes / 2)));
+  typedef std::uint32_t Words __attribute__((vector_size(kVectorBytes)));
   Halves halves;
   std::memcpy(&halves, from, sizeof halves);
   return std::bit_cast<Vector<W>>(__builtin_convertvector(halves, Words) << 16);
@@ -40,14 +48,14 @@ inline Vector<W> load_vector(const bf16* from) {
 template <class W>
 inline Vector<W> load_vector(const std::int8_t* from) {
   static_assert(sizeof(W) == 4);
-  typedef std::int8_t Bytes __attribute__((vector_size(16)));
-  typedef std::int32_t Words __attribute__((vector_size(64)));
+  typedef std::int8_t Bytes __attribute__((vector_size(kVectorBytes / 4)));
+  typedef std::int32_t Words __attribute__((vector_size(kVectorBytes)));
   Bytes bytes;
   std::memcpy(&bytes, from, sizeof bytes);
 #ifdef __AVX512F__  // one instruction, of which compilers make many
   const Words words = reinterpret_cast<Words>(_mm512_maskz_cvtepi8_epi32(0xffff, reinterpret_cast<__m128i>(bytes)));
 #else
-  typedef std::int16_t Halves __attribute__((vector_size(32)));
+  typedef std::int16_t Halves __attribute__((vector_size(kVectorBytes / 2)));
   const Words words = __builtin_convertvector(__builtin_convertvector(bytes, Halves), Words);
 #endif
   return __builtin_convertvector(words, Vector<W>);
@@ -104,26 +112,25 @@ inline void block(W* c, std::int64_t c_row, const Strided<W>& a, const W* b, std
     for (int v = 0; v < V; ++v) store_vector<W>(c + r * c_row + v * lanes, sum[r][v]);
 }
 
-template <class W, int R>
+// R rows of the product: as many blocks of V vectors as there are, then narrower ones.
+template <class W, int R, int V = kTileVectors>
 inline void rows(W* c, std::int64_t c_row, const Strided<W>& a, const W* b, std::int64_t b_row, std::int64_t vectors,
                  std::int64_t depth, bool accumulate) {
-  constexpr std::int64_t lanes = Lanes<W>::count;
-  std::int64_t v = 0;
-  for (; v + 3 <= vectors; v += 3) block<W, R, 3>(c + v * lanes, c_row, a, b + v * lanes, b_row, depth, accumulate);
-  if (vectors - v == 2) block<W, R, 2>(c + v * lanes, c_row, a, b + v * lanes, b_row, depth, accumulate);
-  if (vectors - v == 1) block<W, R, 1>(c + v * lanes, c_row, a, b + v * lanes, b_row, depth, accumulate);
+  constexpr std::int64_t columns = V * Lanes<W>::count;
+  for (; vectors >= V; vectors -= V, c += columns, b += columns)
+    block<W, R, V>(c, c_row, a, b, b_row, depth, accumulate);
+  if constexpr (V > 1) rows<W, R, V - 1>(c, c_row, a, b, b_row, vectors, depth, accumulate);
 }
 
 }  // namespace tile_detail
 
 // c = a b, or c += a b:  c [rows, columns], a [rows, depth], b [depth, columns]; columns a multiple of the lane count.
-// 8 x 3 registers of sums keep both multiply-add pipes of a current core busy.
 template <class W>
 inline void tile_product(W* c, std::int64_t c_row, Strided<W> a, const W* b, std::int64_t b_row, std::int64_t rows,
                          std::int64_t columns, std::int64_t depth, bool accumulate) {
   const std::int64_t vectors = columns / Lanes<W>::count;
-  for (; rows >= 8; rows -= 8, c += 8 * c_row, a.data += 8 * a.row)
-    tile_detail::rows<W, 8>(c, c_row, a, b, b_row, vectors, depth, accumulate);
+  for (; rows >= kTileRows; rows -= kTileRows, c += kTileRows * c_row, a.data += kTileRows * a.row)
+    tile_detail::rows<W, kTileRows>(c, c_row, a, b, b_row, vectors, depth, accumulate);
   for (; rows >= 2; rows -= 2, c += 2 * c_row, a.data += 2 * a.row)
     tile_detail::rows<W, 2>(c, c_row, a, b, b_row, vectors, depth, accumulate);
   if (rows == 1) tile_detail::rows<W, 1>(c, c_row, a, b, b_row, vectors, depth, accumulate);

@@ -8,7 +8,7 @@
 namespace omni {
 
 constexpr std::int64_t kQueryBlock = 32;  // small, so that little is computed above the causal diagonal
-constexpr std::int64_t kKeyBlock = 96;    // two times three vectors of f32, the register tile of tile_product
+constexpr std::int64_t kKeyBlock = 96;    // whole register tiles of tile_product, in f32
 
 constexpr std::int64_t round_up(std::int64_t value, std::int64_t unit) { return (value + unit - 1) / unit * unit; }
 
@@ -65,7 +65,7 @@ class Carver {
     data_ += padded(count);
     return piece;
   }
-  static std::int64_t padded(std::int64_t count) { return round_up(count, Lanes<W>::count); }
+  static std::int64_t padded(std::int64_t count) { return round_up(count, 64 / static_cast<std::int64_t>(sizeof(W))); }
 
  private:
   W* data_;
