@@ -2,9 +2,10 @@
 // One vector register as a C++ type, and small matrix products on tiles that lie in cache. GCC's and Clang's vector
 // extensions compile these to the target's instructions; a vector wider than its registers would be kept in memory.
 
+#include <bit>
 #include <cstdint>
 #include <cstring>
-#ifdef __AVX512F__
+#ifdef __AVX2__
 #include <immintrin.h>
 #endif
 
@@ -14,7 +15,7 @@ namespace omni {
 
 // A register's bytes, and how many rows and vectors of a product stay in registers beside its operands: 24 of AVX-512's
 // 32, or 12 of 16. Both keep two multiply-add pipes busy.
-#ifdef __AVX512F__
+#ifdef __AVX512BW__
 inline constexpr int kVectorBytes = 64, kTileRows = 8, kTileVectors = 3;
 #else
 inline constexpr int kVectorBytes = 32, kTileRows = 6, kTileVectors = 2;
@@ -52,8 +53,11 @@ inline Vector<W> load_vector(const std::int8_t* from) {
   typedef std::int32_t Words __attribute__((vector_size(kVectorBytes)));
   Bytes bytes;
   std::memcpy(&bytes, from, sizeof bytes);
-#ifdef __AVX512F__  // one instruction, of which compilers make many
+#if defined(__AVX512BW__)  // one instruction, of which compilers make many
   const Words words = reinterpret_cast<Words>(_mm512_maskz_cvtepi8_epi32(0xffff, reinterpret_cast<__m128i>(bytes)));
+#elif defined(__AVX2__)
+  const Words words =
+      reinterpret_cast<Words>(_mm256_cvtepi8_epi32(_mm_cvtsi64_si128(std::bit_cast<std::int64_t>(bytes))));
 #else
   typedef std::int16_t Halves __attribute__((vector_size(kVectorBytes / 2)));
   const Words words = __builtin_convertvector(__builtin_convertvector(bytes, Halves), Words);

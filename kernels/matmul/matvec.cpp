@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-#include "kernels/vector.h"
+#include "kernels/matmul/packed_dots.h"
 
 namespace omni {
 namespace {
@@ -10,13 +10,6 @@ namespace {
 // Weight rows read side by side, far apart in memory: that many streams keep enough requests in flight to use the
 // memory's bandwidth, where a single one waits for its latency.
 constexpr int kColumns = 4;
-
-// The lines of `bytes` from `at` on will be wanted some microseconds from now. Processors that fetch ahead by
-// themselves stop at the end of a page, and start late: without this, an Intel Xeon reads at two thirds of the rate.
-inline void prefetch(const void* at, std::int64_t bytes) {
-  constexpr std::int64_t kDistance = 3072, kLine = 64;
-  for (std::int64_t i = 0; i < bytes; i += kLine) __builtin_prefetch(static_cast<const char*>(at) + kDistance + i);
-}
 
 // Weights as they are stored, and what multiplies them: A, a number of an activation row.
 template <class T>
@@ -35,7 +28,7 @@ struct PlainDots {
     Vector<float> partial[rows][columns] = {};
     std::int64_t i = 0;
     while (i + lanes <= k) {
-      for (int c = 0; c < columns; ++c) prefetch(from + c * stride * k + i, 1);
+      for (int c = 0; c < columns; ++c) prefetch(from + c * stride * k + i);
       for (const std::int64_t end = std::min(i + line, k); i + lanes <= end; i += lanes) {
         Vector<float> weights[columns];
         for (int c = 0; c < columns; ++c) weights[c] = load_vector<float>(from + c * stride * k + i);
@@ -51,61 +44,6 @@ struct PlainDots {
         for (std::int64_t tail = i; tail < k; ++tail) sum += x[r * k + tail] * to_float(from[c * stride * k + tail]);
         sums[r * columns + c] = scale ? sum * scale[first + c * stride] : sum;
       }
-  }
-};
-
-// The same with packed weights, which want activations in bf16.
-struct PackedDots {
-  using A = bf16;
-  PackedMatrix w;
-  std::int64_t k;  // a whole number of blocks
-
-  // As above.   x [rows, k], zeros behind the width of w
-  template <int rows, int columns>
-  void dots(float* sums, const bf16* x, std::int64_t first, std::int64_t stride) const {
-    Vector<float> partial[rows][columns] = {};
-    for (std::int64_t block = 0; block < w.blocks(); ++block)
-      for (int c = 0; c < columns; ++c)
-        add_block<rows, columns>(partial, c, x + block * PackedMatrix::kBlock,
-                                 w.row(first + c * stride) + block * PackedMatrix::kBlockBytes);
-    for (int r = 0; r < rows; ++r)
-      for (int c = 0; c < columns; ++c) {
-        const std::int64_t row = first + c * stride;
-        float sum = sum_lanes<float>(partial[r][c]) * w.scale[row];
-        for (std::int64_t i = w.first_outlier[row]; i < w.first_outlier[row + 1]; ++i)
-          sum += to_float(x[r * k + w.outliers[i].column]) * w.outliers[i].value;
-        sums[r * columns + c] = sum;
-      }
-  }
-
- private:
-  // Column c of the sums: a block of one row of weights times those of the activation rows.
-  template <int rows, int columns>
-  void add_block(Vector<float> (&partial)[rows][columns], int c, const bf16* x, const std::uint8_t* block) const {
-#ifdef __AVX512BF16__
-    const __m512i upper = _mm512_maskz_broadcast_i32x4(
-                      0xffff, _mm_setr_epi8(0, 0x39, 0x3a, 0x3b, 0x3c, 0x3d, 0x3e, 0x3f,  //
-                                            -0x80, -0x47, -0x46, -0x45, -0x44, -0x43, -0x42, -0x41)),
-                  mask = _mm512_set1_epi8(15), codes = _mm512_loadu_si512(block + 128);
-    const __m512i half_codes[] = {_mm512_and_si512(codes, mask), _mm512_and_si512(_mm512_srli_epi16(codes, 4), mask)};
-    prefetch(block, PackedMatrix::kBlockBytes);
-    for (int half = 0; half < 2; ++half) {
-      const __m512i low = _mm512_loadu_si512(block + half * 64), high = _mm512_shuffle_epi8(upper, half_codes[half]);
-      const __m512i weights[] = {_mm512_unpacklo_epi8(low, high), _mm512_unpackhi_epi8(low, high)};
-      for (int r = 0; r < rows; ++r)
-        for (int quarter = 0; quarter < 2; ++quarter) {
-          const __m512i activations = _mm512_loadu_si512(x + r * k + half * 64 + quarter * 32);
-          partial[r][c] = _mm512_dpbf16_ps(partial[r][c], reinterpret_cast<__m512bh>(weights[quarter]),
-                                           reinterpret_cast<__m512bh>(activations));
-        }
-    }
-#else
-    for (std::int64_t i = 0; i < PackedMatrix::kBlock; ++i) {
-      const std::int64_t half = i / 64, place = packed_place(i % 64);
-      const float weight = to_float(unpack(block[128 + place] >> 4 * half & 15, block[half * 64 + place]));
-      for (int r = 0; r < rows; ++r) partial[r][c][i % Lanes<float>::count] += weight * to_float(x[r * k + i]);
-    }
-#endif
   }
 };
 

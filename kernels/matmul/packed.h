@@ -19,7 +19,7 @@
 namespace omni {
 
 // Whether multiplying by packed weights is fast on the machine that this was compiled for.
-#ifdef __AVX512BF16__
+#ifdef __AVX2__
 inline constexpr bool kPackedIsFast = true;
 #else
 inline constexpr bool kPackedIsFast = false;

@@ -1,0 +1,160 @@
+#pragma once
+// Dot products with packed weights (kernels/matmul/packed.h). Unpacking 128 of them takes some twenty instructions of
+// AVX-512 or three times as many of AVX2, less than the time in which memory delivers their 192 bytes.
+
+#ifdef __AVX2__
+#include <immintrin.h>
+#endif
+
+#include <bit>
+
+#include "kernels/matmul/packed.h"
+#include "kernels/vector.h"
+
+namespace omni {
+
+// The line that lies `ahead` bytes behind `at` will be wanted some microseconds from now. Processors that fetch ahead
+// by themselves stop at the end of a page, and start late: without this, an Intel Xeon reads at two thirds of the rate.
+inline void prefetch(const void* at, std::int64_t ahead = 0) {
+  constexpr std::int64_t kDistance = 3072;
+  __builtin_prefetch(static_cast<const char*>(at) + kDistance + ahead);
+}
+
+namespace packed_detail {
+
+// A register of numbers in bf16, and of their halves.
+typedef std::uint16_t Halves __attribute__((vector_size(kVectorBytes)));
+typedef std::uint8_t Bytes __attribute__((vector_size(kVectorBytes)));
+
+template <class V>
+V load(const void* from) {
+  V out;
+  std::memcpy(&out, from, sizeof out);
+  return out;
+}
+
+#ifdef __AVX2__
+// The upper byte of a number with this code (4 bits), and low and upper bytes interleaved within each 16-byte lane: of
+// the first or the last eight bytes.
+#ifdef __AVX512BW__
+inline Bytes upper_bytes(Bytes codes) {
+  const __m512i table =
+      _mm512_maskz_broadcast_i32x4(0xffff, _mm_setr_epi8(0, 0x39, 0x3a, 0x3b, 0x3c, 0x3d, 0x3e, 0x3f,  //
+                                                         -0x80, -0x47, -0x46, -0x45, -0x44, -0x43, -0x42, -0x41));
+  return reinterpret_cast<Bytes>(_mm512_shuffle_epi8(table, reinterpret_cast<__m512i>(codes)));
+}
+inline Halves interleave_first(Bytes low, Bytes upper) {
+  return reinterpret_cast<Halves>(
+      _mm512_unpacklo_epi8(reinterpret_cast<__m512i>(low), reinterpret_cast<__m512i>(upper)));
+}
+inline Halves interleave_last(Bytes low, Bytes upper) {
+  return reinterpret_cast<Halves>(
+      _mm512_unpackhi_epi8(reinterpret_cast<__m512i>(low), reinterpret_cast<__m512i>(upper)));
+}
+#else
+inline Bytes upper_bytes(Bytes codes) {
+  const __m256i table =
+      _mm256_broadcastsi128_si256(_mm_setr_epi8(0, 0x39, 0x3a, 0x3b, 0x3c, 0x3d, 0x3e, 0x3f,  //
+                                                -0x80, -0x47, -0x46, -0x45, -0x44, -0x43, -0x42, -0x41));
+  return reinterpret_cast<Bytes>(_mm256_shuffle_epi8(table, reinterpret_cast<__m256i>(codes)));
+}
+inline Halves interleave_first(Bytes low, Bytes upper) {
+  return reinterpret_cast<Halves>(
+      _mm256_unpacklo_epi8(reinterpret_cast<__m256i>(low), reinterpret_cast<__m256i>(upper)));
+}
+inline Halves interleave_last(Bytes low, Bytes upper) {
+  return reinterpret_cast<Halves>(
+      _mm256_unpackhi_epi8(reinterpret_cast<__m256i>(low), reinterpret_cast<__m256i>(upper)));
+}
+#endif
+
+// Activations as add_products wants them, and sums += activations * weights, neighbours added.
+#ifdef __AVX512BF16__
+using Activations = __m512bh;
+inline Activations activations(const bf16* x) { return reinterpret_cast<__m512bh>(_mm512_loadu_si512(x)); }
+inline void add_products(Vector<float>& sums, const Activations& x, Halves weights) {
+  sums = _mm512_dpbf16_ps(sums, x, reinterpret_cast<__m512bh>(weights));
+}
+#else
+typedef std::uint32_t Words __attribute__((vector_size(kVectorBytes)));
+inline Vector<float> even(Halves x) { return std::bit_cast<Vector<float> >(reinterpret_cast<Words>(x) << 16); }
+inline Vector<float> odd(Halves x) { return std::bit_cast<Vector<float> >(reinterpret_cast<Words>(x) & 0xffff0000u); }
+struct Activations {
+  Vector<float> even, odd;
+};
+inline Activations activations(const bf16* x) {
+  const Halves halves = load<Halves>(x);
+  return {even(halves), odd(halves)};
+}
+inline void add_products(Vector<float>& sums, const Activations& x, Halves weights) {
+  sums += x.even * even(weights);
+  sums += x.odd * odd(weights);
+}
+#endif
+
+// One block of each of `columns` rows of weights, stride bytes apart, times those of `rows` activation rows, k apart.
+template <int rows, int columns>
+inline void add_block(Vector<float> (&sums)[rows][columns], const bf16* x, std::int64_t k, const std::uint8_t* block,
+                      std::int64_t stride) {
+  constexpr std::int64_t half = PackedMatrix::kBlock / 2, numbers = kVectorBytes / 2;
+  for (std::int64_t part = 0; part < half / kVectorBytes; ++part)
+    for (std::int64_t h = 0; h < 2; ++h)
+      for (int r = 0; r < rows; ++r) {
+        const bf16* at = x + r * k + h * half + part * numbers;
+        const Activations x_first = activations(at), x_last = activations(at + half / 2);
+        for (int c = 0; c < columns; ++c) {
+          const std::uint8_t* data = block + c * stride + part * kVectorBytes;
+          const Bytes codes = load<Bytes>(data + 2 * half), low = load<Bytes>(data + h * half),
+                      upper = upper_bytes(h == 0 ? codes & 15 : codes >> 4);
+          add_products(sums[r][c], x_first, interleave_first(low, upper));
+          add_products(sums[r][c], x_last, interleave_last(low, upper));
+        }
+      }
+}
+#else
+template <int rows, int columns>
+inline void add_block(Vector<float> (&sums)[rows][columns], const bf16* x, std::int64_t k, const std::uint8_t* block,
+                      std::int64_t stride) {
+  constexpr std::int64_t half = PackedMatrix::kBlock / 2;
+  for (int c = 0; c < columns; ++c, block += stride)
+    for (std::int64_t i = 0; i < PackedMatrix::kBlock; ++i) {
+      const std::int64_t h = i / half, place = packed_place(i % half);
+      const float weight = to_float(unpack(block[2 * half + place] >> 4 * h & 15, block[h * half + place]));
+      for (int r = 0; r < rows; ++r) sums[r][c][i % Lanes<float>::count] += weight * to_float(x[r * k + i]);
+    }
+}
+#endif
+
+}  // namespace packed_detail
+
+// What matvec multiplies by, as its PlainDots: activations in bf16.
+struct PackedDots {
+  using A = bf16;
+  PackedMatrix w;
+  std::int64_t k;  // a whole number of blocks
+
+  // The dot products of `rows` activation rows with `columns` rows of weights that lie `stride` rows apart.
+  //   sums [rows, columns], x [rows, k] with zeros behind the width of w
+  template <int rows, int columns>
+  void dots(float* sums, const bf16* x, std::int64_t first, std::int64_t stride) const {
+    Vector<float> partial[rows][columns] = {};
+    const std::int64_t row_bytes = w.blocks() * PackedMatrix::kBlockBytes;
+    const std::uint8_t* block = w.row(first);
+    for (std::int64_t i = 0; i < w.blocks(); ++i, block += PackedMatrix::kBlockBytes) {
+      for (int c = 0; c < columns; ++c)
+        for (std::int64_t line = 0; line < PackedMatrix::kBlockBytes; line += 64)
+          prefetch(block + c * stride * row_bytes, line);
+      packed_detail::add_block<rows, columns>(partial, x + i * PackedMatrix::kBlock, k, block, stride * row_bytes);
+    }
+    for (int r = 0; r < rows; ++r)
+      for (int c = 0; c < columns; ++c) {
+        const std::int64_t row = first + c * stride;
+        float sum = sum_lanes<float>(partial[r][c]) * w.scale[row];
+        for (std::int64_t i = w.first_outlier[row]; i < w.first_outlier[row + 1]; ++i)
+          sum += to_float(x[r * k + w.outliers[i].column]) * w.outliers[i].value;
+        sums[r * columns + c] = sum;
+      }
+  }
+};
+
+}  // namespace omni
