@@ -161,11 +161,14 @@ nlohmann::json decode(const Options& options, const ThinkerConfig& config, Devic
     seconds.push_back(seconds_of([&] { logits = sequence.append(sampler.next(logits, sequence.ids(), random)); }));
   double sum = 0;
   for (const double s : seconds) sum += s;
+  const double tokens_per_s = static_cast<double>(options.decode) / sum;
+  std::int64_t bytes = 0;  // of weights; a token reads each of them once
+  for (const Parameter& parameter : model->store.parameters())
+    bytes += parameter.packed ? parameter.packed.bytes() : parameter.value.bytes();
   nlohmann::json out = summary(seconds, 1);
-  out["tokens_per_s"] = static_cast<double>(options.decode) / sum;
+  out["tokens_per_s"] = tokens_per_s;
   out["read_limit_gb_per_s"] = read_rate() / 1e9;
-  out["weight_gb_per_s"] = static_cast<double>(model->store.bytes_needed(dtype, Purpose::inference)) *
-                           static_cast<double>(options.decode) / sum / 1e9;
+  out["weight_gb_per_s"] = static_cast<double>(bytes) * tokens_per_s / 1e9;
   return out;
 }
 
