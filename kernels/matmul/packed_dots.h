@@ -22,7 +22,7 @@ inline void prefetch(const void* at, std::int64_t ahead = 0) {
 
 namespace packed_detail {
 
-// A register of numbers in bf16, and of their halves.
+// A register of numbers in bf16, and of bytes.
 typedef std::uint16_t Halves __attribute__((vector_size(kVectorBytes)));
 typedef std::uint8_t Bytes __attribute__((vector_size(kVectorBytes)));
 
@@ -34,39 +34,33 @@ V load(const void* from) {
 }
 
 #ifdef __AVX2__
-// The upper byte of a number with this code (4 bits), and low and upper bytes interleaved within each 16-byte lane: of
-// the first or the last eight bytes.
 #ifdef __AVX512BW__
-inline Bytes upper_bytes(Bytes codes) {
-  const __m512i table =
-      _mm512_maskz_broadcast_i32x4(0xffff, _mm_setr_epi8(0, 0x39, 0x3a, 0x3b, 0x3c, 0x3d, 0x3e, 0x3f,  //
-                                                         -0x80, -0x47, -0x46, -0x45, -0x44, -0x43, -0x42, -0x41));
-  return reinterpret_cast<Bytes>(_mm512_shuffle_epi8(table, reinterpret_cast<__m512i>(codes)));
-}
-inline Halves interleave_first(Bytes low, Bytes upper) {
-  return reinterpret_cast<Halves>(
-      _mm512_unpacklo_epi8(reinterpret_cast<__m512i>(low), reinterpret_cast<__m512i>(upper)));
-}
-inline Halves interleave_last(Bytes low, Bytes upper) {
-  return reinterpret_cast<Halves>(
-      _mm512_unpackhi_epi8(reinterpret_cast<__m512i>(low), reinterpret_cast<__m512i>(upper)));
-}
+using Register = __m512i;
+inline Register repeat(__m128i x) { return _mm512_maskz_broadcast_i32x4(0xffff, x); }
+inline Register look_up(Register table, Register at) { return _mm512_shuffle_epi8(table, at); }
+inline Register interleave_first(Register a, Register b) { return _mm512_unpacklo_epi8(a, b); }
+inline Register interleave_last(Register a, Register b) { return _mm512_unpackhi_epi8(a, b); }
 #else
-inline Bytes upper_bytes(Bytes codes) {
-  const __m256i table =
-      _mm256_broadcastsi128_si256(_mm_setr_epi8(0, 0x39, 0x3a, 0x3b, 0x3c, 0x3d, 0x3e, 0x3f,  //
-                                                -0x80, -0x47, -0x46, -0x45, -0x44, -0x43, -0x42, -0x41));
-  return reinterpret_cast<Bytes>(_mm256_shuffle_epi8(table, reinterpret_cast<__m256i>(codes)));
-}
-inline Halves interleave_first(Bytes low, Bytes upper) {
-  return reinterpret_cast<Halves>(
-      _mm256_unpacklo_epi8(reinterpret_cast<__m256i>(low), reinterpret_cast<__m256i>(upper)));
-}
-inline Halves interleave_last(Bytes low, Bytes upper) {
-  return reinterpret_cast<Halves>(
-      _mm256_unpackhi_epi8(reinterpret_cast<__m256i>(low), reinterpret_cast<__m256i>(upper)));
-}
+using Register = __m256i;
+inline Register repeat(__m128i x) { return _mm256_broadcastsi128_si256(x); }
+inline Register look_up(Register table, Register at) { return _mm256_shuffle_epi8(table, at); }
+inline Register interleave_first(Register a, Register b) { return _mm256_unpacklo_epi8(a, b); }
+inline Register interleave_last(Register a, Register b) { return _mm256_unpackhi_epi8(a, b); }
 #endif
+
+// Numbers whose low bytes and codes (4 bits each) are these: those that the first eight bytes of each 16 stand for, and
+// those of the last eight.
+struct Unpacked {
+  Halves first, last;
+};
+inline Unpacked unpack(Bytes low, Bytes codes) {
+  const __m128i upper_byte_of = _mm_setr_epi8(0, 0x39, 0x3a, 0x3b, 0x3c, 0x3d, 0x3e, 0x3f,  //
+                                              -0x80, -0x47, -0x46, -0x45, -0x44, -0x43, -0x42, -0x41);
+  const Register upper = look_up(repeat(upper_byte_of), reinterpret_cast<Register>(codes)),
+                 lower = reinterpret_cast<Register>(low);
+  return {reinterpret_cast<Halves>(interleave_first(lower, upper)),
+          reinterpret_cast<Halves>(interleave_last(lower, upper))};
+}
 
 // Activations as add_products wants them, and sums += activations * weights, neighbours added.
 #ifdef __AVX512BF16__
@@ -103,10 +97,10 @@ inline void add_block(Vector<float> (&sums)[rows][columns], const bf16* x, std::
         const Activations x_first = activations(at), x_last = activations(at + half / 2);
         for (int c = 0; c < columns; ++c) {
           const std::uint8_t* data = block + c * stride + part * kVectorBytes;
-          const Bytes codes = load<Bytes>(data + 2 * half), low = load<Bytes>(data + h * half),
-                      upper = upper_bytes(h == 0 ? codes & 15 : codes >> 4);
-          add_products(sums[r][c], x_first, interleave_first(low, upper));
-          add_products(sums[r][c], x_last, interleave_last(low, upper));
+          const Bytes codes = load<Bytes>(data + 2 * half);
+          const Unpacked weights = unpack(load<Bytes>(data + h * half), h == 0 ? codes & 15 : codes >> 4);
+          add_products(sums[r][c], x_first, weights.first);
+          add_products(sums[r][c], x_last, weights.last);
         }
       }
 }
