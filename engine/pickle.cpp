@@ -14,7 +14,7 @@ namespace {
 
 using Kind = PickleValue::Kind;
 
-constexpr std::size_t kMaxValues = std::size_t{1} << 20;
+constexpr std::size_t kMaxPickleValues = std::size_t{1} << 20;
 constexpr std::string_view kOrderedDict = "collections OrderedDict", kTensor = "torch._utils _rebuild_tensor_v2";
 constexpr std::string_view kAllowed[] = {
     kOrderedDict,         kTensor,
@@ -173,7 +173,7 @@ class PickleMachine {
   }
 
   bool push(PickleValue value) {
-    if (pickle_.values.size() == kMaxValues) fail("more than " + std::to_string(kMaxValues) + " values");
+    if (pickle_.values.size() == kMaxPickleValues) fail("more than " + std::to_string(kMaxPickleValues) + " values");
     stack_.push_back(static_cast<std::uint32_t>(pickle_.values.size()));
     pickle_.values.push_back(std::move(value));
     return true;

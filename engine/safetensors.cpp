@@ -15,11 +15,6 @@
 #include "engine/weights.h"
 
 namespace omni {
-namespace {
-
-static_assert(std::endian::native == std::endian::little, "weight files are little-endian and are used in place");
-
-constexpr std::uint64_t kMaxHeader = 100'000'000;  // the limit of the format's reference implementation
 
 // A dtype of the format: its size, and ours where kernels can use it.
 struct FileDType {
@@ -27,6 +22,13 @@ struct FileDType {
   unsigned bits;
   std::optional<DType> ours;
 };
+
+namespace {
+
+static_assert(std::endian::native == std::endian::little, "weight files are little-endian and are used in place");
+
+constexpr std::uint64_t kMaxHeader = 100'000'000;  // the limit of the format's reference implementation
+
 constexpr FileDType kDTypes[] = {
     {"F64", 64, DType::f64},      {"F32", 32, DType::f32},      {"F16", 16, DType::f16},
     {"BF16", 16, DType::bf16},    {"I64", 64, DType::i64},      {"I32", 32, DType::i32},

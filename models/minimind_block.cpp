@@ -5,6 +5,7 @@
 
 #include "autograd/ops/elementwise.h"
 #include "autograd/ops/feed_forward.h"
+#include "autograd/ops/gather_rows.h"
 #include "autograd/ops/linear.h"
 #include "autograd/ops/moe.h"
 #include "autograd/ops/norm_linear.h"
@@ -100,24 +101,36 @@ bool MiniMindBlock::learns() const {
 }
 
 MiniMindBlock::Output MiniMindBlock::operator()(Tape& tape, const Residual& input, const RopeAngles& angles,
-                                                const KeyValueCache* cache) const {
+                                                const KeyValueCache* cache, const PackedRows& packed) const {
   const Tape::Pause pause(tape, !learns() && !input.needs_gradient());
-  if (!moe || !tape.recompute() || !tape.recording()) return compute(tape, input, angles, cache);
+  if (!moe || !tape.recompute() || !tape.recording()) return compute(tape, input, angles, cache, packed);
   // Experts keep so much that a block is made again as a whole.
   const Tensor x = input.branch ? add(tape, input.stream, input.branch) : input.stream;
-  const auto [y, aux_loss] = recomputed(tape, x, [this, angles](Tape& inner, const Tensor& again) {
-    const Output out = compute(inner, {again, {}}, angles, nullptr);
+  const auto [y, aux_loss] = recomputed(tape, x, [this, angles, packed](Tape& inner, const Tensor& again) {
+    const Output out = compute(inner, {again, {}}, angles, nullptr, packed);
     return Recomputed{add(inner, out.y.stream, out.y.branch), out.aux_loss};
   });
   return {x, {y, {}}, aux_loss};
 }
 
+// Packed rows go back to their places in the padded batch for as long as attention takes.
+Tensor MiniMindBlock::attend(Tape& tape, const Tensor& qkv, const RopeAngles& angles, const PackedRows& packed) const {
+  const SelfAttention& attn = self_attn;
+  if (!packed.row_at) return self_attention(tape, qkv, attn.q_norm, attn.k_norm, angles, attn.shape);
+  const Tensor padded =
+      gather_rows(tape, Tape::reshaped(qkv, {qkv.rows(), qkv.width()}), packed.row_at, packed.position_of);
+  const Tensor o = self_attention(tape, Tape::reshaped(padded, {packed.batch, packed.time, qkv.width()}), attn.q_norm,
+                                  attn.k_norm, angles, attn.shape);
+  const Tensor rows = gather_rows(tape, Tape::reshaped(o, {o.rows(), o.width()}), packed.position_of, packed.row_at);
+  return Tape::reshaped(rows, {1, rows.rows(), rows.width()});
+}
+
 MiniMindBlock::Output MiniMindBlock::compute(Tape& tape, const Residual& input, const RopeAngles& angles,
-                                             const KeyValueCache* cache) const {
+                                             const KeyValueCache* cache, const PackedRows& packed) const {
   const SelfAttention& attn = self_attn;
   const auto [x, qkv] = norm_linear(tape, input.stream, input.branch, input_layernorm, eps, attn.qkv_proj);
   const Tensor o = cache ? cached_attention(tape, qkv, attn.q_norm, attn.k_norm, angles, attn.shape, *cache)
-                         : self_attention(tape, qkv, attn.q_norm, attn.k_norm, angles, attn.shape);
+                         : attend(tape, qkv, angles, packed);
   const Tensor attended = linear(tape, o, attn.o_proj);
   if (dense) {
     const auto [u, fed] =

@@ -8,6 +8,7 @@
 #include "autograd/ops/attention.h"
 #include "autograd/ops/norm.h"
 #include "models/config.h"
+#include "models/padding.h"
 
 namespace omni {
 
@@ -66,9 +67,10 @@ struct MiniMindBlock {
     Residual y;       // the block's output
     Tensor aux_loss;  // [1], absent without experts
   };
-  // With a cache, the input follows the cached positions. Where neither the block nor anything before it learns, it
-  // records nothing for the backward pass.
-  Output operator()(Tape& tape, const Residual& input, const RopeAngles& angles, const KeyValueCache* cache) const;
+  // With a cache, the input follows the cached positions. Packed input is [1, rows, hidden]. Where neither the block
+  // nor anything before it learns, it records nothing for the backward pass.
+  Output operator()(Tape& tape, const Residual& input, const RopeAngles& angles, const KeyValueCache* cache,
+                    const PackedRows& packed = {}) const;
 
   bool learns() const;                                                  // any of its parameters does
   const Parameter& first_parameter() const { return input_layernorm; }  // in the order of declaration
@@ -81,7 +83,9 @@ struct MiniMindBlock {
   std::optional<MoeFeedForward> moe;
 
  private:
-  Output compute(Tape& tape, const Residual& input, const RopeAngles& angles, const KeyValueCache* cache) const;
+  Output compute(Tape& tape, const Residual& input, const RopeAngles& angles, const KeyValueCache* cache,
+                 const PackedRows& packed) const;
+  Tensor attend(Tape& tape, const Tensor& qkv, const RopeAngles& angles, const PackedRows& packed) const;
 };
 
 }  // namespace omni

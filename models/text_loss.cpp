@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <stdexcept>
+#include <vector>
 
 #include "autograd/ops/cross_entropy.h"
 #include "autograd/ops/elementwise.h"
@@ -12,45 +13,67 @@
 namespace omni {
 namespace {
 
-// Columns [0, columns) of a [batch, time] matrix of ids.
-std::int64_t* first_columns(IntegerBlock& inputs, const ConstView& ids, std::int64_t columns) {
-  std::int64_t* out = inputs.take(ids.shape[0] * columns);
-  for (std::int64_t b = 0; b < ids.shape[0]; ++b)
-    std::copy_n(ids.as<std::int64_t>() + b * ids.shape[1], columns, out + b * columns);
-  return out;
-}
-
-// The positions that predict a label, among the first `columns` columns.
-struct LabelledRows {
-  std::int64_t count;
-  std::int64_t *source, *inverse, *targets;  // [count], [batch * columns], [count]
+// The positions that are computed: of each sequence so many from its beginning, one sequence behind the other.
+struct Computed {
+  std::vector<std::int64_t> lengths;  // per sequence
+  std::int64_t columns;               // what the longest is rounded up to
+  std::int64_t rows;                  // all of them, rounded up
+  bool packed() const { return rows < static_cast<std::int64_t>(lengths.size()) * columns; }
 };
 
-LabelledRows labelled_rows(IntegerBlock& inputs, const ConstView& labels, std::int64_t columns, std::int64_t count) {
-  const std::int64_t batch = labels.shape[0], time = labels.shape[1];
-  const LabelledRows rows{count, inputs.take(count), inputs.take(batch * columns), inputs.take(count)};
-  std::fill_n(rows.source, count, -1);
-  std::fill_n(rows.targets, count, kIgnoreIndex);
-  std::int64_t next = 0;
-  for (std::int64_t b = 0; b < batch; ++b)
-    for (std::int64_t t = 0; t < columns; ++t) {
-      const std::int64_t label = t + 1 < time ? labels.as<std::int64_t>()[b * time + t + 1] : kIgnoreIndex;
-      rows.inverse[b * columns + t] = label == kIgnoreIndex ? -1 : next;
-      if (label == kIgnoreIndex) continue;
-      rows.source[next] = b * columns + t;
-      rows.targets[next++] = label;
-    }
-  return rows;
+Computed all_of(std::int64_t batch, std::int64_t time) {
+  return {std::vector<std::int64_t>(static_cast<std::size_t>(batch), time), time, batch * time};
 }
 
-// labels moved one column to the left: what each position predicts.
-std::int64_t* shifted(IntegerBlock& inputs, const ConstView& labels) {
+// What comes before the last label of each sequence.
+Computed up_to_last_label(const ConstView& labels) {
   const std::int64_t batch = labels.shape[0], time = labels.shape[1];
-  std::int64_t* out = inputs.take(batch * time);
-  for (std::int64_t b = 0; b < batch; ++b)
-    for (std::int64_t t = 0; t < time; ++t)
-      out[b * time + t] = t + 1 < time ? labels.as<std::int64_t>()[b * time + t + 1] : kIgnoreIndex;
-  return out;
+  Computed out = all_of(batch, 0);
+  std::int64_t longest = 0, sum = 0;
+  for (std::int64_t b = 0; b < batch; ++b) {
+    std::int64_t last = time - 1;
+    while (last > 0 && labels.as<std::int64_t>()[b * time + last] == kIgnoreIndex) --last;
+    out.lengths[static_cast<std::size_t>(b)] = last;
+    longest = std::max(longest, last);
+    sum += last;
+  }
+  out.columns = std::clamp<std::int64_t>(round_up(longest, kColumnUnit), 1, time);
+  out.rows = std::max<std::int64_t>(round_up(sum, kRowUnit), 1);
+  // A batch without much padding stays as it is.
+  return out.rows < batch * out.columns ? out : all_of(batch, out.columns);
+}
+
+// What a pass reads about the computed rows.
+struct RowInputs {
+  std::int64_t *ids, *row_at, *position_of;  // [rows], [batch * columns], [rows]: see PackedRows
+  std::int64_t *source, *inverse,
+      *targets;  // [picked], [rows], [picked]: the rows that go to the head, and their labels
+};
+
+// `picked` rows go to the head: all, or those with a label. The label of position t is what it predicts, that of t + 1.
+RowInputs row_inputs(IntegerBlock& block, const Computed& computed, const ConstView& input_ids, const ConstView& labels,
+                     std::int64_t picked) {
+  const std::int64_t time = labels.shape[1], positions = labels.shape[0] * computed.columns;
+  const auto take = [&](std::int64_t count, std::int64_t value) {
+    std::int64_t* out = block.take(count);
+    std::fill_n(out, count, value);
+    return out;
+  };
+  const RowInputs in{take(computed.rows, 0), take(positions, -1),     take(computed.rows, -1),
+                     take(picked, -1),       take(computed.rows, -1), take(picked, kIgnoreIndex)};
+  std::int64_t row = 0, next = 0;
+  for (std::int64_t b = 0; b < labels.shape[0]; ++b)
+    for (std::int64_t t = 0; t < computed.lengths[static_cast<std::size_t>(b)]; ++t, ++row) {
+      in.ids[row] = input_ids.as<std::int64_t>()[b * time + t];
+      in.row_at[b * computed.columns + t] = row;
+      in.position_of[row] = b * computed.columns + t;
+      const std::int64_t label = t + 1 < time ? labels.as<std::int64_t>()[b * time + t + 1] : kIgnoreIndex;
+      if (label == kIgnoreIndex && picked < computed.rows) continue;
+      in.inverse[row] = next;
+      in.source[next] = row;
+      in.targets[next++] = label;
+    }
+  return in;
 }
 
 }  // namespace
@@ -62,33 +85,30 @@ TextLoss text_loss(Tape& tape, Thinker& thinker, const ConstView& input_ids, con
       input_ids.shape.rank() != 2)
     throw std::invalid_argument("text_loss: input_ids and labels must both be i64 [batch, time], found " +
                                 Check::text(input_ids) + " and " + Check::text(labels));
-  std::int64_t last = 0, labelled = 0;  // the last column that holds a label
+  std::int64_t labelled = 0;
   for (std::int64_t b = 0; b < batch; ++b)
-    for (std::int64_t t = 1; t < time; ++t)
-      if (labels.as<std::int64_t>()[b * time + t] != kIgnoreIndex) {
-        last = std::max(last, t);
-        ++labelled;
-      }
+    for (std::int64_t t = 1; t < time; ++t) labelled += labels.as<std::int64_t>()[b * time + t] != kIgnoreIndex;
   const bool skip = padding == Padding::skip;
-  const std::int64_t columns =
-      skip && !thinker.config().use_moe ? std::clamp<std::int64_t>(round_up(last, kColumnUnit), 1, time) : time;
-  const std::int64_t positions = batch * columns;
-  const std::int64_t count = skip ? std::min(round_up(labelled, kRowUnit), positions) : 0;
-  IntegerBlock inputs(3 * positions + 2 * count);
-  const std::int64_t* ids = first_columns(inputs, input_ids, columns);
-  const LabelledRows rows = skip ? labelled_rows(inputs, labels, columns, count) : LabelledRows{};
-  const std::int64_t* targets = skip ? rows.targets : shifted(inputs, labels);
-  inputs.upload(tape);
+  const Computed computed = skip && !thinker.config().use_moe ? up_to_last_label(labels) : all_of(batch, time);
+  const std::int64_t rows = computed.rows, positions = batch * computed.columns;
+  const std::int64_t picked = skip ? std::min(round_up(labelled, kRowUnit), rows) : rows;
+  IntegerBlock block(3 * rows + positions + 2 * picked);
+  const RowInputs in = row_inputs(block, computed, input_ids, labels, picked);
+  block.upload(tape);
 
-  const Thinker::Output out = thinker(tape, inputs.on_device(ids, {batch, columns}), {}, 0, observer);
-  Tensor hidden = Tape::reshaped(out.hidden, {positions, out.hidden.width()});
-  if (skip)
-    hidden =
-        gather_rows(tape, hidden, inputs.on_device(rows.source, {count}), inputs.on_device(rows.inverse, {positions}));
-  const Tensor logits = thinker.logits(tape, hidden);  // [count, vocab_size], or [batch * time, vocab_size]
+  ThinkerExtras extras;
+  if (computed.packed())
+    extras.packed = {batch, computed.columns, block.on_device(in.row_at, {positions}),
+                     block.on_device(in.position_of, {rows})};
+  const Shape shape = computed.packed() ? Shape{1, rows} : Shape{batch, computed.columns};
+  const Thinker::Output out = thinker(tape, block.on_device(in.ids, shape), {}, 0, observer, extras);
+  Tensor hidden = Tape::reshaped(out.hidden, {rows, out.hidden.width()});
+  if (picked < rows)
+    hidden = gather_rows(tape, hidden, block.on_device(in.source, {picked}), block.on_device(in.inverse, {rows}));
+  const Tensor logits = thinker.logits(tape, hidden);  // [picked, vocab_size]
   if (observer && !skip) observer("text_logits", Tape::reshaped(logits, {batch, time, logits.width()}));
   TextLoss result{{}, {}, out.aux_loss, labelled};
-  result.text_loss = cross_entropy(tape, logits, inputs.on_device(targets, {skip ? count : positions}));
+  result.text_loss = cross_entropy(tape, logits, block.on_device(in.targets, {picked}));
   result.loss = out.aux_loss ? add(tape, result.text_loss, out.aux_loss) : result.text_loss;
   return result;
 }

@@ -31,8 +31,8 @@ Thinker::Output Thinker::operator()(Tape& tape, const ConstView& ids, const std:
   };
   Tensor embedded = embed();  // [batch * time, hidden]
   if (extras.inject) embedded = extras.inject(embedded);
-  const RopeAngles angles =
-      rope_.angles(tape.device(), caches.empty() ? ids.shape[1] : positions, wide_of(embedded.dtype));
+  const std::int64_t time = extras.packed.row_at ? extras.packed.time : ids.shape[1];
+  const RopeAngles angles = rope_.angles(tape.device(), caches.empty() ? time : positions, wide_of(embedded.dtype));
   Residual residual{Tape::reshaped(embedded, {ids.shape[0], ids.shape[1], config_.hidden_size}), {}};
   if (observer) observer(extras.inject ? "thinker.input" : "thinker.embed", residual.stream);
   Output out;
@@ -49,7 +49,8 @@ Thinker::Output Thinker::operator()(Tape& tape, const ConstView& ids, const std:
                                  {ids.shape[0], extras.upper_time, config_.hidden_size}),
                   {}};
     }
-    const auto [x, y, aux_loss] = layers_[i](tape, residual, angles, caches.empty() ? nullptr : &caches[i]);
+    const auto [x, y, aux_loss] =
+        layers_[i](tape, residual, angles, caches.empty() ? nullptr : &caches[i], extras.packed);
     // The output of a block exists as one tensor when the next one has begun.
     if (observer && i > 0) observer("thinker.layers." + std::to_string(i - 1), x);
     if (behind_bridge && extras.upper_time == 0) out.bridge = x;

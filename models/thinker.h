@@ -25,6 +25,7 @@ struct ThinkerExtras {
   PickedRows upper;
   std::int64_t upper_time = 0;
   bool ends_at_bridge = false;  // no block behind the bridge runs, and nothing but the bridge comes out
+  PackedRows packed = {};       // ids are [1, rows] then
 };
 
 // Names in a checkpoint: model.embed_tokens.weight, model.layers.{i}.*, model.norm.weight, and lm_head.weight where it

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # From a bare machine to a small model that answers: installs what is missing, builds, makes a corpus from WordNet,
-# trains a Thinker of 6.7 million parameters, lets it answer five questions beside their gold answers, and draws the
+# trains a Thinker of 3.6 million parameters, lets it answer five questions beside their gold answers, and draws the
 # loss curve. About two minutes of training on two cores, four minutes in all. Everything it writes goes to data/ and
 # out/quickstart/.
 set -euo pipefail

@@ -45,16 +45,17 @@ struct SiluFunction {
   }
 };
 
-constexpr std::int64_t kCost = 4;  // steps per element, for the split among threads
+constexpr std::int64_t kActivationCost = 4;  // steps per element, for the split among threads
 
 // y = function(x), all [count]
 template <class Function>
 void forward(const CpuContext& cpu, const View& to, const ConstView& from) {
   dispatch(to.dtype, [&]<class T>() {
-    parallel_ranges(cpu, to.count(), kCost, [y = to.as<T>(), x = from.as<T>()](std::int64_t begin, std::int64_t end) {
+    parallel_ranges(cpu, to.count(), kActivationCost,
+                    [y = to.as<T>(), x = from.as<T>()](std::int64_t begin, std::int64_t end) {
 #pragma omp simd
-      for (std::int64_t i = begin; i < end; ++i) y[i] = round_to<T>(Function::value(to_float(x[i])));
-    });
+                      for (std::int64_t i = begin; i < end; ++i) y[i] = round_to<T>(Function::value(to_float(x[i])));
+                    });
   });
 }
 
@@ -63,7 +64,7 @@ template <class Function>
 void backward(const CpuContext& cpu, const View& to, const ConstView& gradient, const ConstView& from) {
   if (!to) return;
   dispatch(to.dtype, [&]<class T>() {
-    parallel_ranges(cpu, to.count(), kCost,
+    parallel_ranges(cpu, to.count(), kActivationCost,
                     [dx = to.as<T>(), dy = gradient.as<T>(), x = from.as<T>()](std::int64_t begin, std::int64_t end) {
 #pragma omp simd
                       for (std::int64_t i = begin; i < end; ++i)

@@ -7,7 +7,7 @@
 namespace omni {
 namespace {
 
-constexpr std::int64_t kCost = 4;  // steps per logit, for the split among threads
+constexpr std::int64_t kCrossEntropyCost = 4;  // steps per logit, for the split among threads
 
 // The number of rows that count among those of a group. Throws for a target that is no class.
 std::int64_t count_targets(const CrossEntropy& op, std::int64_t begin, std::int64_t end) {
@@ -61,7 +61,7 @@ void cross_entropy(const CpuContext& cpu, const CrossEntropy& op) {
   const std::int64_t* targets = op.targets.as<std::int64_t>();
   const W* weights = op.weights.as<W>();
   W* hits = op.hits.as<W>();
-  const int parts = parts_for(cpu, rows, kCost * classes);
+  const int parts = parts_for(cpu, rows, kCrossEntropyCost * classes);
   // Scratch: the loss of each row, the count of each group, a row of probabilities per part. All are aligned for
   // doubles.
   double* const losses = cpu.scratch<double>(1, rows + groups + 8 + parts * (classes + 8)).data;

@@ -10,7 +10,7 @@
 namespace omni {
 namespace {
 
-constexpr std::int64_t kCost = 32;  // steps per logit, for the split among threads
+constexpr std::int64_t kSamplingCost = 32;  // steps per logit, for the split among threads
 
 struct Candidate {
   float logit;
@@ -113,7 +113,7 @@ void SampleToken::check(Check& that) const {
 
 void run(const CpuContext& cpu, const SampleToken& op) {
   const std::int64_t rows = op.token.count(), classes = op.classes();
-  const int parts = parts_for(cpu, rows, kCost * classes);
+  const int parts = parts_for(cpu, rows, kSamplingCost * classes);
   const auto candidates = cpu.scratch<Candidate>(parts, classes);
   std::atomic<bool> is_number = true;
   parallel_parts(parts, rows, [&](int part, std::int64_t begin, std::int64_t end) {

@@ -5,7 +5,7 @@
 namespace omni {
 namespace {
 
-constexpr std::int64_t kCost = 4;  // steps per element, for the split among threads: the exponential dominates
+constexpr std::int64_t kSwigluCost = 4;  // steps per element, for the split among threads: the exponential dominates
 
 template <class T>
 void swiglu_row(T* y, const T* gate, const T* up, std::int64_t width) {  // all [width]
@@ -45,7 +45,7 @@ void SwiGluBackward::check(Check& that) const {
 void run(const CpuContext& cpu, const SwiGlu& op) {
   dispatch(op.y.dtype, [&]<class T>() {
     const std::int64_t width = op.y.width();
-    parallel_ranges(cpu, op.y.rows(), kCost * width, [&](std::int64_t begin, std::int64_t end) {
+    parallel_ranges(cpu, op.y.rows(), kSwigluCost * width, [&](std::int64_t begin, std::int64_t end) {
       for (std::int64_t row = begin; row < end; ++row) {
         const T* gate = op.gate_up.as<T>() + 2 * row * width;
         swiglu_row(op.y.as<T>() + row * width, gate, gate + width, width);
@@ -58,7 +58,7 @@ void run(const CpuContext& cpu, const SwiGluBackward& op) {
   if (!op.dgate_up) return;
   dispatch(op.dy.dtype, [&]<class T>() {
     const std::int64_t width = op.dy.width();
-    parallel_ranges(cpu, op.dy.rows(), kCost * width, [&](std::int64_t begin, std::int64_t end) {
+    parallel_ranges(cpu, op.dy.rows(), kSwigluCost * width, [&](std::int64_t begin, std::int64_t end) {
       for (std::int64_t row = begin; row < end; ++row) {
         const T* gate = op.gate_up.as<T>() + 2 * row * width;
         T* dgate = op.dgate_up.as<T>() + 2 * row * width;

@@ -30,13 +30,13 @@ ThinkerConfig small_config(bool use_moe) {
   return config;
 }
 
-// Labels in the middle of rows of different lengths, as a padded batch of conversations has them.
+// Labels in the middle of rows of different lengths, as a padded batch of conversations has them, and a row without any.
 struct PaddedBatch {
-  OwnedTensor ids = random_ids({3, 41}, 5, 37), labels = OwnedTensor(DType::i64, {3, 41});
+  OwnedTensor ids = random_ids({4, 41}, 5, 37), labels = OwnedTensor(DType::i64, {4, 41});
   PaddedBatch() {
-    for (std::int64_t b = 0; b < 3; ++b)
+    for (std::int64_t b = 0; b < 4; ++b)
       for (std::int64_t t = 0; t < 41; ++t) {
-        const bool labelled = t > 3 + b && t < 9 + 5 * b;
+        const bool labelled = b != 1 && t > 3 + b && t < 9 + 5 * b;
         labels.as<std::int64_t>()[b * 41 + t] = labelled ? ids.as<std::int64_t>()[b * 41 + t] : -100;
       }
   }
