@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # From a bare machine to a small model that answers: installs what is missing, builds, makes a corpus from WordNet,
 # trains a Thinker of 3.6 million parameters, lets it answer five questions beside their gold answers, and draws the
-# loss curve. About two minutes of training on two cores, four minutes in all. Everything it writes goes to data/ and
-# out/quickstart/.
+# loss curve. Two to four minutes of training on two cores, five to ten minutes in all. Everything it writes goes to data/
+# and out/quickstart/.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 start=$SECONDS
@@ -11,12 +11,12 @@ say() { printf '\n== %s (%d s)\n' "$*" $((SECONDS - start)); }
 say "installing packages"
 bash scripts/install_deps.sh
 
-say "building"
+say "building, and making the corpus beside it"
+python3 scripts/build_corpus.py --output data &
+corpus=$!
 cmake --preset release >/dev/null
 cmake --build --preset release --target train_thinker chat
-
-say "making the corpus"
-python3 scripts/build_corpus.py --output data
+wait $corpus
 
 bin=build/release/bin
 for stage in pretrain sft; do
