@@ -53,25 +53,23 @@ Expected expected_of(const Case& size, const Operands& in) {
         const std::int64_t kv = h / (size.heads / size.kv_heads);
         const std::int64_t position = i + (size.varied ? in.starts.as<std::int64_t>()[b] : 0);
         const std::int64_t length = size.varied ? in.lengths.as<std::int64_t>()[b] : size.keys;
-        const auto at = [&](std::int64_t time, std::int64_t all, std::int64_t heads, std::int64_t head,
-                            std::int64_t d) {
-          return static_cast<std::size_t>(((b * all + time) * heads + head) * size.head_dim + d);
-        };
+        const std::int64_t query = ((b * size.queries + i) * size.heads + h) * size.head_dim;
+        const auto key = [&](std::int64_t j) { return ((b * size.keys + j) * size.kv_heads + kv) * size.head_dim; };
         std::vector<double> p(static_cast<std::size_t>(size.keys), 0);
         double sum = 0;
         for (std::int64_t j = 0; j < std::min(length, size.keys); ++j) {
           if (size.causal && j > position) continue;
           if (size.window > 0 && std::abs(position - j) >= size.window) continue;
+          const double *qi = q.data() + query, *kj = k.data() + key(j);
           double score = 0;
-          for (std::int64_t d = 0; d < size.head_dim; ++d)
-            score += q[at(i, size.queries, size.heads, h, d)] * k[at(j, size.keys, size.kv_heads, kv, d)];
+          for (std::int64_t d = 0; d < size.head_dim; ++d) score += qi[d] * kj[d];
           sum += p[static_cast<std::size_t>(j)] = std::exp(score / std::sqrt(static_cast<double>(size.head_dim)));
         }
         out.lse[static_cast<std::size_t>((b * size.heads + h) * size.queries + i)] = std::log(sum);
-        for (std::int64_t j = 0; j < size.keys && sum > 0; ++j)
-          for (std::int64_t d = 0; d < size.head_dim; ++d)
-            out.o[at(i, size.queries, size.heads, h, d)] +=
-                p[static_cast<std::size_t>(j)] / sum * v[at(j, size.keys, size.kv_heads, kv, d)];
+        for (std::int64_t j = 0; j < size.keys && sum > 0; ++j) {
+          const double weight = p[static_cast<std::size_t>(j)] / sum, *vj = v.data() + key(j);
+          for (std::int64_t d = 0; d < size.head_dim; ++d) out.o.data()[query + d] += weight * vj[d];
+        }
       }
   return out;
 }

@@ -183,13 +183,13 @@ TEST_CASE("moe_route_backward agrees with loops in double, with either gradient 
           const OwnedTensor dweight = randn({size.rows, size.top_k}, 2, wide), daux_loss = randn({1}, 3, wide);
           const auto p = values_of(forward.probability), weight = values_of(forward.weight), dw = values_of(dweight);
           const Ids expert = ids_of(forward.expert);
-          std::vector<double> expected;
-          for (std::int64_t row = 0; row < size.rows; ++row) {
-            std::vector<double> dp(index(size.experts));
+          std::vector<double> through_loss(index(size.experts)), expected;
+          for (const std::int64_t e : expert)
             if (has_loss)
-              for (const std::int64_t e : expert)
-                dp[index(e)] += 0.5 * static_cast<double>(size.experts) / static_cast<double>(size.rows * size.rows) *
-                                values_of(daux_loss)[0];
+              through_loss[index(e)] += 0.5 * static_cast<double>(size.experts) /
+                                        static_cast<double>(size.rows * size.rows) * values_of(daux_loss)[0];
+          for (std::int64_t row = 0; row < size.rows; ++row) {
+            std::vector<double> dp = through_loss;
             double kept = normalize ? 0 : 1, through_sum = 0, dot = 0;
             for (std::int64_t i = row * size.top_k; normalize && i < (row + 1) * size.top_k; ++i) {
               kept += p[index(row * size.experts + expert[index(i)])];
@@ -338,9 +338,9 @@ TEST_CASE("grouped_matmul agrees with a loop in double and leaves rows past the 
           for (std::int64_t e = 0; e < experts; ++e)
             for (std::int64_t row = offsets[index(e)]; row < offsets[index(e) + 1]; ++row)
               for (std::int64_t j = 0; j < n; ++j) {
+                const double *x = as.data() + row * k, *w = bs.data() + e * n * k;
                 double sum = 0;
-                for (std::int64_t d = 0; d < k; ++d)
-                  sum += as[index(row * k + d)] * bs[index(e * n * k + (transpose_b ? j * k + d : d * n + j))];
+                for (std::int64_t d = 0; d < k; ++d) sum += x[d] * w[transpose_b ? j * k + d : d * n + j];
                 expected.push_back(sum);
               }
           const OwnedTensor c = unwritten(dtype, {capacity, n}), again = unwritten(dtype, {capacity, n});
@@ -373,9 +373,11 @@ TEST_CASE("grouped_matmul_weight_gradient agrees with a loop in double, added or
           for (std::int64_t e = 0; e < experts; ++e) {
             longest = std::max(longest, offsets[index(e) + 1] - offsets[index(e)]);
             for (std::int64_t row = offsets[index(e)]; row < offsets[index(e) + 1]; ++row)
-              for (std::int64_t i = 0; i < n; ++i)
-                for (std::int64_t j = 0; j < k; ++j)
-                  expected[index((e * n + i) * k + j)] += dys[index(row * n + i)] * xs[index(row * k + j)];
+              for (std::int64_t i = 0; i < n; ++i) {
+                double* into = expected.data() + (e * n + i) * k;
+                const double d = dys[index(row * n + i)], *row_x = xs.data() + row * k;
+                for (std::int64_t j = 0; j < k; ++j) into[j] += d * row_x[j];
+              }
           }
           run(GroupedMatmulWeightGradient{.dw = dw, .dy = dy, .x = x, .offset = offset, .accumulate = accumulate});
           REQUIRE_CLOSE(dw, expected, tolerance(wide, longest) * std::sqrt(static_cast<double>(longest)));
