@@ -28,7 +28,7 @@ struct PlainDots {
     Vector<float> partial[rows][columns] = {};
     std::int64_t i = 0;
     while (i + lanes <= k) {
-      for (int c = 0; c < columns; ++c) prefetch(from + c * stride * k + i);
+      for (int c = 0; c < columns; ++c) prefetch<rows>(from + c * stride * k + i);
       for (const std::int64_t end = std::min(i + line, k); i + lanes <= end; i += lanes) {
         Vector<float> weights[columns];
         for (int c = 0; c < columns; ++c) weights[c] = load_vector<float>(from + c * stride * k + i);
