@@ -14,26 +14,34 @@
 
 namespace omni {
 
-// Whether to ask for weights ahead of reading them, when that many activation rows share them. Processors that fetch
-// ahead by themselves stop at the end of a page, and start late: without this, an Intel Xeon with AVX-512 reads at two
-// thirds of the rate. An AMD EPYC without AVX-512 fetches far enough for one row, and with this reads a seventh slower;
-// with more rows there is so much to compute between reads that it needs this, too.
-#ifdef __AVX512BW__
-constexpr bool prefetches(int) { return true; }
-#else
-constexpr bool prefetches(int rows) { return rows > 1; }
-#endif
-
-// The line that lies `ahead` bytes behind `at` will be wanted some microseconds from now.
+// The line that lies `ahead` bytes behind `at` will be wanted some microseconds from now, for `rows` activation rows.
+// Processors that fetch ahead by themselves stop at the end of a page, and start late: without this, an Intel Xeon with
+// AVX-512 reads at two thirds of the rate. An AMD EPYC without AVX-512 fetches far enough for one row, and with this
+// reads a tenth slower; with more rows it computes so much between reads that it needs this, too.
 template <int rows>
 inline void prefetch(const void* at, std::int64_t ahead = 0) {
   constexpr std::int64_t kDistance = 3072;
-  if constexpr (prefetches(rows)) __builtin_prefetch(static_cast<const char*>(at) + kDistance + ahead);
+  constexpr bool has_avx512 = kVectorBytes == 64;
+  if constexpr (has_avx512 || rows > 1) __builtin_prefetch(static_cast<const char*>(at) + kDistance + ahead);
 }
 
 namespace packed_detail {
 
+// What the lanes of a dot product are added up in. Without an instruction that multiplies pairs and adds them, even and
+// odd numbers have sums of their own, so that all of it is multiply-adds; those of several rows would leave the
+// registers.
+struct EvenOdd {
+  Vector<float> even, odd;
+};
+#if defined(__AVX2__) && !defined(__AVX512BF16__)
+template <int rows>
+using Sums = std::conditional_t<rows == 1, EvenOdd, Vector<float> >;
+#else
+template <int>
+using Sums = Vector<float>;
+#endif
 inline float total(const Vector<float>& sums) { return sum_lanes<float>(sums); }
+inline float total(const EvenOdd& sums) { return total(sums.even + sums.odd); }
 
 // A register of numbers in bf16, and of bytes.
 typedef std::uint16_t Halves __attribute__((vector_size(kVectorBytes)));
@@ -75,12 +83,8 @@ inline Unpacked unpack(Bytes low, Bytes codes) {
           reinterpret_cast<Halves>(interleave_last(lower, upper))};
 }
 
-// Activations as add_products wants them, and sums += activations * weights, neighbours added. Without an instruction
-// that adds neighbours, even and odd numbers have sums of their own, so that all of it is multiply-adds: in cache that
-// is twice as fast as adding the two products first. The sums of several rows would leave the registers then.
+// Activations as add_products wants them, and sums += activations * weights.
 #ifdef __AVX512BF16__
-template <int>
-using Sums = Vector<float>;
 using Activations = __m512bh;
 inline Activations activations(const bf16* x) { return reinterpret_cast<__m512bh>(_mm512_loadu_si512(x)); }
 inline void add_products(Vector<float>& sums, const Activations& x, Halves weights) {
@@ -90,11 +94,6 @@ inline void add_products(Vector<float>& sums, const Activations& x, Halves weigh
 typedef std::uint32_t Words __attribute__((vector_size(kVectorBytes)));
 inline Vector<float> even(Halves x) { return std::bit_cast<Vector<float> >(reinterpret_cast<Words>(x) << 16); }
 inline Vector<float> odd(Halves x) { return std::bit_cast<Vector<float> >(reinterpret_cast<Words>(x) & 0xffff0000u); }
-struct EvenOdd {
-  Vector<float> even, odd;
-};
-template <int rows>
-using Sums = std::conditional_t<rows == 1, EvenOdd, Vector<float> >;
 using Activations = EvenOdd;
 inline Activations activations(const bf16* x) {
   const Halves halves = load<Halves>(x);
@@ -107,7 +106,6 @@ inline void add_products(EvenOdd& sums, const Activations& x, Halves weights) {
 inline void add_products(Vector<float>& sums, const Activations& x, Halves weights) {
   sums += x.even * even(weights) + x.odd * odd(weights);
 }
-inline float total(const EvenOdd& sums) { return sum_lanes<float>(sums.even + sums.odd); }
 #endif
 
 // One block of each of `columns` rows of weights, stride bytes apart, times those of `rows` activation rows, k apart.
@@ -130,8 +128,6 @@ inline void add_block(Sums<rows> (&sums)[rows][columns], const bf16* x, std::int
       }
 }
 #else
-template <int>
-using Sums = Vector<float>;
 template <int rows, int columns>
 inline void add_block(Sums<rows> (&sums)[rows][columns], const bf16* x, std::int64_t k, const std::uint8_t* block,
                       std::int64_t stride) {
@@ -160,7 +156,8 @@ struct PackedDots {
     packed_detail::Sums<rows> partial[rows][columns] = {};
     const std::int64_t row_bytes = w.blocks() * PackedMatrix::kBlockBytes;
     const std::uint8_t* block = w.row(first);
-    // Scales and outliers are few and far apart, so no processor fetches them ahead, and a row would wait at its end.
+    // Where a row ends it wants its scale and outliers, too thin a stream for processors to follow: the line behind
+    // that of this row is asked for now, and the outliers of the next row.
     for (int c = 0; c < columns; ++c) {
       const std::int64_t row = first + c * stride;
       __builtin_prefetch(w.scale + row + 16);

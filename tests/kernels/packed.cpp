@@ -55,6 +55,7 @@ TEST_CASE("matmul with packed weights is matmul with what they hold, without rea
   const TestContext cpu;
   for (const auto& [m, n, k] : {std::tuple<std::int64_t, std::int64_t, std::int64_t>{1, 1, 1},
                                 {1, 33, 96},
+                                {1, 9, 2432},
                                 {2, 7, 129},
                                 {3, 5, 768},
                                 {4, 65, 300},
