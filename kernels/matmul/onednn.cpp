@@ -12,7 +12,7 @@ using dnnl::memory;
 
 // All that decides which primitive is needed.
 struct Key {
-  std::int64_t m, n, k;
+  std::int64_t m, n, k, c_stride;
   bool transpose_a, transpose_b, accumulate, bias;
   DType operands, result;
   int threads;
@@ -24,6 +24,7 @@ struct KeyHash {
     std::uint64_t hash = 14695981039346656037u;  // FNV-1a over the fields
     for (const std::uint64_t field :
          {static_cast<std::uint64_t>(key.m), static_cast<std::uint64_t>(key.n), static_cast<std::uint64_t>(key.k),
+          static_cast<std::uint64_t>(key.c_stride),
           static_cast<std::uint64_t>(key.transpose_a) | static_cast<std::uint64_t>(key.transpose_b) << 1 |
               static_cast<std::uint64_t>(key.accumulate) << 2 | static_cast<std::uint64_t>(key.bias) << 3 |
               static_cast<std::uint64_t>(key.operands) << 8 | static_cast<std::uint64_t>(key.result) << 16 |
@@ -89,7 +90,7 @@ class Primitives {
   Primitive make(const Key& key) const {
     const memory::desc a = matrix(key.m, key.k, key.operands, key.transpose_a);
     const memory::desc b = matrix(key.k, key.n, key.operands, key.transpose_b);
-    const memory::desc c = matrix(key.m, key.n, key.result, false);
+    const memory::desc c({key.m, key.n}, type_of(key.result), memory::dims{key.c_stride, 1});
     const memory::desc bias = matrix(1, key.n, DType::f32, false);
     dnnl::primitive_attr attributes;
     attributes.set_scratchpad_mode(dnnl::scratchpad_mode::user);
@@ -121,9 +122,11 @@ class Primitives {
   Workspace wide_;
 };
 
-void run_primitive(const CpuContext& cpu, Primitives& primitives, const Matmul& op) {
-  Primitive& primitive = primitives.get({op.m(), op.n(), op.k(), op.transpose_a, op.transpose_b, op.accumulate,
-                                         static_cast<bool>(op.bias), op.a.dtype, op.c.dtype, cpu.threads});
+// c_stride: numbers from one row of c to the next.
+void run_primitive(const CpuContext& cpu, Primitives& primitives, const Matmul& op, std::int64_t c_stride) {
+  Primitive& primitive =
+      primitives.get({op.m(), op.n(), op.k(), c_stride, op.transpose_a, op.transpose_b, op.accumulate,
+                      static_cast<bool>(op.bias), op.a.dtype, op.c.dtype, cpu.threads});
   // oneDNN's interface has no const memory; it does not write to sources.
   primitive.a.set_data_handle(const_cast<void*>(op.a.data));
   primitive.b.set_data_handle(const_cast<void*>(op.b.data));
@@ -134,24 +137,39 @@ void run_primitive(const CpuContext& cpu, Primitives& primitives, const Matmul& 
   primitives.stream().wait();
 }
 
+// How many columns of the product are made at a time from widened operands. Where a has few rows, widening b takes as
+// long as the product itself, so rows of b are multiplied while they are still in cache.
+std::int64_t widened_columns(const Matmul& op) {
+  constexpr std::int64_t kInCache = 1 << 18;  // numbers: 1 MiB
+  if (!op.transpose_b) return op.n();
+  return std::min(op.n(), std::max(op.m(), kInCache / std::max<std::int64_t>(op.k(), 1) + 1));
+}
+
 // A product of bf16 by one of f32: the operands are widened first, and the result is rounded.
 void run_widened(const CpuContext& cpu, Primitives& primitives, const Matmul& op) {
   const bool rounds = op.c.dtype == DType::bf16;
-  float* free = primitives.wide(op.a.count() + op.b.count() + (rounds ? op.c.count() : 0));
+  const std::int64_t n = op.n(), columns = widened_columns(op), b_rows = op.transpose_b ? columns : op.k();
+  const std::int64_t b_width = op.transpose_b ? op.k() : n;
+  float* free = primitives.wide(op.a.count() + b_rows * b_width + (rounds ? op.c.count() : 0));
   const auto place_for = [&](const Shape& shape) {
     const View wide = view_of(free, shape);
     free += shape.count();
     return wide;
   };
-  const View a = place_for(op.a.shape), b = place_for(op.b.shape), c = rounds ? place_for(op.c.shape) : op.c;
+  const View a = place_for(op.a.shape), b = place_for({b_rows, b_width}), c = rounds ? place_for(op.c.shape) : op.c;
   run(cpu, Copy{a, op.a});
-  run(cpu, Copy{b, op.b});
   if (rounds && op.accumulate) run(cpu, Copy{c, op.c});
-  Matmul wide = op;
-  wide.a = a;
-  wide.b = b;
-  wide.c = c;
-  run_primitive(cpu, primitives, wide);
+  for (std::int64_t first = 0; first < n; first += columns) {
+    const std::int64_t count = std::min(columns, n - first);
+    const Shape shape{op.transpose_b ? count : b_rows, b_width};  // without transpose_b it is all of b
+    Matmul wide = op;
+    wide.a = a;
+    wide.b = slice(b, 0, shape);
+    run(cpu, Copy{slice(b, 0, shape), slice(op.b, first * b_width, shape)});
+    wide.c = slice(c, first, {op.m(), count});
+    if (op.bias) wide.bias = slice(op.bias, first, {count});
+    run_primitive(cpu, primitives, wide, n);
+  }
   if (rounds) run(cpu, Copy{op.c, c});
 }
 
@@ -160,7 +178,7 @@ void run_widened(const CpuContext& cpu, Primitives& primitives, const Matmul& op
 void onednn_matmul(const CpuContext& cpu, const Matmul& op) {
   thread_local Primitives primitives;
   static const bool has_bf16 = primitives.has_bf16();
-  if (op.a.dtype == DType::f32 || has_bf16) return run_primitive(cpu, primitives, op);
+  if (op.a.dtype == DType::f32 || has_bf16) return run_primitive(cpu, primitives, op, op.n());
   run_widened(cpu, primitives, op);
 }
 

@@ -74,6 +74,14 @@ TEST_CASE("matmul agrees with a loop in double, for all transposes, at odd sizes
                 check_case(context, {m, n, k, operands, result}, transpose_a, transpose_b, accumulate, m % 2 == 0);
 }
 
+TEST_CASE("matmul of few rows by many columns, which a processor without products of bf16 makes in several parts") {
+  for (const DType result : {DType::bf16, DType::f32})
+    for (const bool accumulate : {false, true})
+      for (const TestContext& context : TestContext::all())
+        for (const bool transpose_b : {false, true})
+          check_case(context, {6, 700, 431, DType::bf16, result}, false, transpose_b, accumulate, true);
+}
+
 TEST_CASE("matmul gives the same bits twice") {
   for (const TestContext& context : TestContext::all()) {
     const OwnedTensor a = randn({37, 129}, 1, DType::f32), b = randn({65, 129}, 2, DType::f32);
