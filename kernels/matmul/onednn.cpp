@@ -142,30 +142,29 @@ void run_primitive(const CpuContext& cpu, Primitives& primitives, const Matmul& 
 std::int64_t widened_columns(const Matmul& op) {
   constexpr std::int64_t kInCache = 1 << 18;  // numbers: 1 MiB
   if (!op.transpose_b) return op.n();
-  return std::min(op.n(), std::max(op.m(), kInCache / std::max<std::int64_t>(op.k(), 1) + 1));
+  return std::min(op.n(), std::max(op.m(), kInCache / (op.k() + 1) + 1));
 }
 
 // A product of bf16 by one of f32: the operands are widened first, and the result is rounded.
 void run_widened(const CpuContext& cpu, Primitives& primitives, const Matmul& op) {
   const bool rounds = op.c.dtype == DType::bf16;
-  const std::int64_t n = op.n(), columns = widened_columns(op), b_rows = op.transpose_b ? columns : op.k();
-  const std::int64_t b_width = op.transpose_b ? op.k() : n;
-  float* free = primitives.wide(op.a.count() + b_rows * b_width + (rounds ? op.c.count() : 0));
+  const std::int64_t n = op.n(), columns = widened_columns(op);
+  const auto b_part = [&](std::int64_t count) { return op.transpose_b ? Shape{count, op.k()} : op.b.shape; };
+  float* free = primitives.wide(op.a.count() + b_part(columns).count() + (rounds ? op.c.count() : 0));
   const auto place_for = [&](const Shape& shape) {
     const View wide = view_of(free, shape);
     free += shape.count();
     return wide;
   };
-  const View a = place_for(op.a.shape), b = place_for({b_rows, b_width}), c = rounds ? place_for(op.c.shape) : op.c;
+  const View a = place_for(op.a.shape), b = place_for(b_part(columns)), c = rounds ? place_for(op.c.shape) : op.c;
   run(cpu, Copy{a, op.a});
   if (rounds && op.accumulate) run(cpu, Copy{c, op.c});
   for (std::int64_t first = 0; first < n; first += columns) {
     const std::int64_t count = std::min(columns, n - first);
-    const Shape shape{op.transpose_b ? count : b_rows, b_width};  // without transpose_b it is all of b
     Matmul wide = op;
     wide.a = a;
-    wide.b = slice(b, 0, shape);
-    run(cpu, Copy{slice(b, 0, shape), slice(op.b, first * b_width, shape)});
+    wide.b = slice(b, 0, b_part(count));
+    run(cpu, Copy{slice(b, 0, b_part(count)), slice(op.b, first * op.k(), b_part(count))});
     wide.c = slice(c, first, {op.m(), count});
     if (op.bias) wide.bias = slice(op.bias, first, {count});
     run_primitive(cpu, primitives, wide, n);

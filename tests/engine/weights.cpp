@@ -2,11 +2,11 @@
 
 #include <catch2/catch.hpp>
 #include <cmath>
-#include <cstdlib>
 #include <limits>
 
 #include "engine/files.h"
 #include "tests/engine/weight_samples.h"
+#include "tests/support/goldens.h"
 #include "tests/support/temporary_folder.h"
 
 using namespace omni;
@@ -145,10 +145,8 @@ TEST_CASE("conversion to a wider format and back loses nothing, in parallel too"
 }
 
 TEST_CASE("the golden models read the same from .pth and from safetensors") {
-  const char* goldens = std::getenv("OMNI_GOLDENS");
-  if (goldens == nullptr) return;
   int models = 0;
-  for (const fs::directory_entry& entry : fs::directory_iterator(goldens)) {
+  for (const fs::directory_entry& entry : fs::directory_iterator(golden_folder())) {
     if (!entry.path().filename().string().starts_with("thinker-")) continue;
     CAPTURE(entry.path());
     const WeightSource halves = open_weights(entry.path() / "model_fp16.pth"), brains = open_weights(entry.path());

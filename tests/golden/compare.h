@@ -4,21 +4,19 @@
 #include <algorithm>
 #include <catch2/catch.hpp>
 #include <cmath>
-#include <cstdlib>
 #include <filesystem>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "kernels/cuda/runtime.h"
+#include "tests/support/goldens.h"
 
 namespace omni {
 
-// Every folder PREFIX* with a config.json in $OMNI_GOLDENS, else in tests/golden/data, on every device that is there.
+// Every folder PREFIX* with a config.json in the golden data, on every device that is there.
 inline std::vector<std::pair<std::filesystem::path, std::string>> golden_cases(const std::string& prefix) {
-  const char* goldens = std::getenv("OMNI_GOLDENS");
-  const std::filesystem::path root =
-      goldens ? std::filesystem::path(goldens) : std::filesystem::path(OMNI_SOURCE_DIR) / "tests/golden/data";
+  const std::filesystem::path root = golden_folder();
   std::vector<std::pair<std::filesystem::path, std::string>> out;
   for (const auto& entry : std::filesystem::directory_iterator(root)) {
     const std::filesystem::path& path = entry.path();

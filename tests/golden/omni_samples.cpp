@@ -6,26 +6,19 @@
 #include "trainers/omni_samples.h"
 
 #include <catch2/catch.hpp>
-#include <cstdlib>
 #include <filesystem>
 #include <sstream>
 
 #include "engine/files.h"
 #include "engine/safetensors.h"
 #include "models/json_text.h"
+#include "tests/support/goldens.h"
 
 namespace omni {
 namespace {
 
 namespace fs = std::filesystem;
 using Json = nlohmann::ordered_json;
-
-fs::path root() {
-  const char* goldens = std::getenv("OMNI_GOLDENS");
-  const fs::path path = goldens != nullptr ? fs::path(goldens) : fs::path(OMNI_SOURCE_DIR) / "tests/golden/data";
-  if (!fs::is_directory(path / "omni-samples")) FAIL("no golden data: expected the folder " << path / "omni-samples");
-  return path;
-}
 
 // There a question is the number of its feature rows, and a picture 0 or 1.
 OmniRow row_of(const Json& json) {
@@ -62,17 +55,17 @@ std::vector<std::int64_t> numbers(const SafetensorsFile& file, const std::string
 }
 
 TEST_CASE("omni samples are the original's") {
-  const Tokenizer tokenizer = Tokenizer::load(root() / "tokenizer");
+  const Tokenizer tokenizer = Tokenizer::load(golden_folder("tokenizer"));
   std::size_t cases = 0;
-  for (const auto& file : fs::directory_iterator(root() / "omni-samples")) {
+  for (const auto& file : fs::directory_iterator(golden_folder("omni-samples"))) {
     const std::string name = file.path().stem().string();
     if (!name.starts_with("samples-") || file.path().extension() != ".json") continue;
     const std::string length = name.substr(8, name.find('-', 8) - 8);
     const bool text_only = name.ends_with("-text-only");
     const OmniAssembler assembler(tokenizer, OmniConfig{}, std::stoll(length), {!text_only, !text_only});
-    const SafetensorsFile expected(root() / "omni-samples" / (name + ".safetensors"));
+    const SafetensorsFile expected(golden_folder("omni-samples") / (name + ".safetensors"));
     const auto decisions = Json::parse(read_text_file(file.path()));
-    std::istringstream lines(read_text_file(root() / "omni-samples" / ("rows-" + length + ".jsonl")));
+    std::istringstream lines(read_text_file(golden_folder("omni-samples") / ("rows-" + length + ".jsonl")));
     std::int64_t i = 0;
     for (std::string line; std::getline(lines, line); ++i) {
       CAPTURE(name, i);

@@ -3,26 +3,19 @@
 // the folder tokenizer/ beside it.
 
 #include <catch2/catch.hpp>
-#include <cstdlib>
 #include <filesystem>
 #include <sstream>
 
 #include "engine/files.h"
 #include "engine/safetensors.h"
 #include "models/json_text.h"
+#include "tests/support/goldens.h"
 #include "trainers/samples.h"
 
 namespace omni {
 namespace {
 
 namespace fs = std::filesystem;
-
-fs::path root() {
-  const char* goldens = std::getenv("OMNI_GOLDENS");
-  const fs::path path = goldens != nullptr ? fs::path(goldens) : fs::path(OMNI_SOURCE_DIR) / "tests/golden/data";
-  if (!fs::is_directory(path / "text-samples")) FAIL("no golden data: expected the folder " << path / "text-samples");
-  return path;
-}
 
 std::vector<std::string> lines_of(const fs::path& path) {
   std::istringstream in(read_text_file(path));
@@ -39,8 +32,8 @@ std::vector<std::int64_t> row_of(const ConstView& matrix, std::size_t row) {
 // make(assembler, line, number) gives the sample of a line.
 template <class Make>
 void compare(const std::string& stage, const Make& make) {
-  const Tokenizer tokenizer = Tokenizer::load(root() / "tokenizer");
-  const fs::path folder = root() / "text-samples";
+  const Tokenizer tokenizer = Tokenizer::load(golden_folder("tokenizer"));
+  const fs::path folder = golden_folder("text-samples");
   const SafetensorsFile expected(folder / (stage + ".safetensors"));
   const SampleAssembler assembler(tokenizer, std::stoll(expected.metadata().at("max_seq_len")));
   const ConstView ids = expected.at("input_ids"), labels = expected.at("labels");
@@ -62,7 +55,7 @@ TEST_CASE("pretraining samples are the original's") {
 }
 
 TEST_CASE("sft samples are the original's") {
-  const fs::path path = root() / "text-samples/sft_decisions.json";
+  const fs::path path = golden_folder("text-samples") / "sft_decisions.json";
   const auto decisions = parse_json<nlohmann::json>(read_text_file(path), path.string());
   compare("sft", [&](const SampleAssembler& assembler, const std::string& line, std::size_t i) {
     const auto& drawn = decisions.at(i);

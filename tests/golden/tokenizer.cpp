@@ -4,33 +4,25 @@
 #include "models/tokenizer.h"
 
 #include <catch2/catch.hpp>
-#include <cstdlib>
 #include <filesystem>
 
 #include "engine/files.h"
 #include "models/chat_template.h"
 #include "models/json_text.h"
+#include "tests/support/goldens.h"
 
 namespace omni {
 namespace {
 
 using Json = nlohmann::ordered_json;
 
-std::filesystem::path folder() {
-  const char* goldens = std::getenv("OMNI_GOLDENS");
-  const auto path = goldens != nullptr ? std::filesystem::path(goldens) / "tokenizer"
-                                       : std::filesystem::path(OMNI_SOURCE_DIR) / "tests/golden/data/tokenizer";
-  if (!std::filesystem::is_directory(path)) FAIL("no golden data: expected the folder " << path);
-  return path;
-}
-
 Json read(const char* name) {
-  const auto path = folder() / name;
+  const auto path = golden_folder("tokenizer") / name;
   return parse_json<Json>(read_text_file(path), path.string());
 }
 
 TEST_CASE("the tokenizer encodes as the original") {
-  const Tokenizer tokenizer = Tokenizer::load(folder());
+  const Tokenizer tokenizer = Tokenizer::load(golden_folder("tokenizer"));
   const Json cases = read("cases.json");
   REQUIRE(cases.at("encode").size() > 0);
   for (int pass = 0; pass < 2; ++pass) {  // the second from the cache
@@ -42,7 +34,7 @@ TEST_CASE("the tokenizer encodes as the original") {
 }
 
 TEST_CASE("the tokenizer decodes as the original") {
-  const Tokenizer tokenizer = Tokenizer::load(folder());
+  const Tokenizer tokenizer = Tokenizer::load(golden_folder("tokenizer"));
   const Json cases = read("cases.json");
   REQUIRE(cases.at("decode").size() > 0);
   for (const Json& one : cases.at("decode")) {
@@ -74,7 +66,7 @@ TEST_CASE("the chat template renders as the original") {
 
 // The published tokenizer of MiniMind is not part of this repository; these texts need its vocabulary.
 TEST_CASE("texts in the original's vocabulary") {
-  const Tokenizer tokenizer = Tokenizer::load(folder());
+  const Tokenizer tokenizer = Tokenizer::load(golden_folder("tokenizer"));
   if (tokenizer.token_id("你好") != 1968) {
     WARN("another vocabulary than the original's: only the generated cases above were compared");
     return;
