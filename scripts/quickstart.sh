@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # From a bare machine to a small model that answers: installs what is missing, builds, makes a corpus from WordNet,
 # trains a Thinker of 3.6 million parameters, lets it answer five of the questions that it was trained on beside their gold
-# answers, and draws the loss curve. Two to four minutes of training on two cores, five to ten minutes in all. Everything
+# answers, and draws the loss curve. Three to five minutes of training on two cores, five to ten minutes in all. Everything
 # it writes goes to data/ and out/quickstart/.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
