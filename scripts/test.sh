@@ -33,7 +33,8 @@ for preset in "${presets[@]}"; do
 done
 for preset in "${presets[@]}"; do
   echo "== tests, $preset"
-  ctest --test-dir "build/$preset" --output-on-failure
+  # Two programs at a time, for much of a test is one thread's work; and a thread that waits gives way to the other.
+  OMP_WAIT_POLICY=passive ctest --test-dir "build/$preset" --output-on-failure --parallel 2
 done
 [[ " ${presets[*]} " == *" release "* ]] || exit 0
 if ! command -v nvcc >/dev/null; then
