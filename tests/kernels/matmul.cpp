@@ -1,5 +1,7 @@
 #include "kernels/matmul/matmul.h"
 
+#include <algorithm>
+#include <bit>
 #include <cmath>
 
 #include "tests/support/numbers.h"
@@ -80,6 +82,64 @@ TEST_CASE("matmul of few rows by many columns, which a processor without product
       for (const TestContext& context : TestContext::all())
         for (const bool transpose_b : {false, true})
           check_case(context, {6, 700, 431, DType::bf16, result}, false, transpose_b, accumulate, true);
+}
+
+// Large enough for the CPU to split numbers of f32 into parts (kernels/matmul/amx.h), at sizes that no block divides.
+TEST_CASE("matmul of large f32 matrices agrees with doubles") {
+  const TestContext context;
+  const auto widened = [&](const OwnedTensor& x) {
+    OwnedTensor wide(DType::f64, x.view().shape);
+    const std::vector<double> values = values_of(x);
+    std::copy(values.begin(), values.end(), wide.as<double>());
+    return wide;
+  };
+  struct Size {
+    std::int64_t m, n, k;
+  };
+  // Blocks of rows, of columns and of the depth.
+  for (const auto& [m, n, k] : {Size{515, 522, 70}, Size{300, 2085, 40}, Size{515, 522, 801}})
+    for (const bool transpose_a : {false, true})
+      for (const bool transpose_b : {false, true}) {
+        if (k > 100 && (transpose_a || !transpose_b)) continue;  // the loop in double takes long
+        CAPTURE(m, n, k, transpose_a, transpose_b);
+        const OwnedTensor a = randn(transpose_a ? Shape{k, m} : Shape{m, k}, 1, DType::f32);
+        const OwnedTensor b = randn(transpose_b ? Shape{n, k} : Shape{k, n}, 2, DType::f32);
+        const OwnedTensor bias = randn({n}, 3, DType::f32), c = randn({m, n}, 4, DType::f32);
+        const OwnedTensor wide_a = widened(a), wide_b = widened(b), wide_bias = widened(bias), wide_c = widened(c);
+        const auto multiply = [&](const View& to, const ConstView& x, const ConstView& y, const ConstView& z) {
+          context(Matmul{.c = to,
+                         .a = x,
+                         .b = y,
+                         .bias = transpose_b ? z : ConstView(),
+                         .transpose_a = transpose_a,
+                         .transpose_b = transpose_b,
+                         .accumulate = transpose_a});
+        };
+        multiply(c, a, b, bias);
+        multiply(wide_c, wide_a, wide_b, wide_bias);
+        REQUIRE_CLOSE(c, values_of(wide_c), tolerance(DType::f32, k) * std::sqrt(static_cast<double>(k)));
+      }
+}
+
+TEST_CASE("matmul by the identity loses no bit, and keeps NaN to its row") {
+  const TestContext context;
+  constexpr std::int64_t size = 520;
+  const OwnedTensor identity = zeros(DType::f32, {size, size}), c = unwritten(DType::f32, {size, size});
+  for (std::int64_t i = 0; i < size; ++i) identity.as<float>()[i * size + i] = 1;
+  const OwnedTensor x = randn({size, size}, 5, DType::f32);
+  for (const bool transposed : {false, true}) {
+    context(Matmul{.c = c, .a = x, .b = identity, .transpose_b = transposed});
+    REQUIRE(same_bits(c, x));
+    context(Matmul{.c = c, .a = identity, .b = x, .transpose_a = transposed});
+    REQUIRE(same_bits(c, x));
+  }
+  for (const std::uint32_t nan : {0x7fc00000u, 0x7fffffffu, 0xffffffffu, 0x7f800001u}) {
+    x.as<float>()[3 * size + 7] = std::bit_cast<float>(nan);
+    context(Matmul{.c = c, .a = x, .b = identity});
+    std::int64_t wrong = 0;
+    for (std::int64_t i = 0; i < size * size; ++i) wrong += std::isnan(c.as<float>()[i]) != (i / size == 3);
+    REQUIRE(wrong == 0);
+  }
 }
 
 TEST_CASE("matmul gives the same bits twice") {
