@@ -73,7 +73,7 @@ digest() {
   (
     cd "$here/$1"
     sha256sum model/* checkpoint/*
-    sed -E 's/,"(seconds|tokens_per_s|fraction_of_peak)":[^,}]*//g' metrics.jsonl | sha256sum
+    sed -E 's/,"(seconds|data_seconds|tokens_per_s|fraction_of_peak)":[^,}]*//g' metrics.jsonl | sha256sum
   )
 }
 
