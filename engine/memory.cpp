@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <iterator>
 
 #include "kernels/cuda/runtime.h"
 
@@ -11,6 +12,12 @@ namespace {
 constexpr std::size_t kLine = 64;
 
 std::size_t round_up(std::size_t bytes, std::size_t unit) { return (bytes + unit - 1) / unit * unit; }
+
+std::size_t total_bytes(const std::vector<Buffer>& chunks) {
+  std::size_t sum = 0;
+  for (const Buffer& chunk : chunks) sum += chunk.bytes();
+  return sum;
+}
 
 }  // namespace
 
@@ -48,26 +55,37 @@ void* Arena::take(std::size_t bytes) {
 
 void Arena::reset() { chunk_ = offset_ = used_ = 0; }
 
-std::size_t Arena::reserved() const {
-  std::size_t sum = 0;
-  for (const Buffer& chunk : chunks_) sum += chunk.bytes();
-  return sum;
-}
+std::size_t Arena::reserved() const { return total_bytes(chunks_); }
 
 void* Pool::take(std::size_t bytes) {
   const std::size_t need = round_up(std::max<std::size_t>(bytes, 1), kLine);
-  // A block up to twice as large serves as well; beyond that, waste would add up.
-  const auto found = free_.lower_bound(need);
-  if (found != free_.end() && found->first <= 2 * need) {
-    void* block = found->second;
-    free_.erase(found);
-    return block;
+  auto piece = std::find_if(pieces_.begin(), pieces_.end(), [&](const Piece& p) { return p.free && p.bytes >= need; });
+  if (piece == pieces_.end()) {
+    const Buffer& chunk = chunks_.emplace_back(std::max(need, chunk_bytes_), kind_);
+    piece = pieces_.insert(pieces_.end(), {chunk.data(), chunk.bytes(), true, true});
   }
-  void* block = arena_.take(need);
-  sizes_.emplace(block, need);
-  return block;
+  if (const std::size_t rest = piece->bytes - need; rest > 0)
+    piece = std::prev(pieces_.insert(std::next(piece), {piece->data + need, rest, true, false}));
+  piece->bytes = need;
+  piece->free = false;
+  return piece->data;
 }
 
-void Pool::give_back(void* block) { free_.emplace(sizes_.at(block), block); }
+void Pool::give_back(void* block) {
+  const auto piece = std::find_if(pieces_.begin(), pieces_.end(), [&](const Piece& p) { return p.data == block; });
+  piece->free = true;
+  join_with_next(piece);
+  if (piece != pieces_.begin()) join_with_next(std::prev(piece));
+}
+
+// Where both are free and of one chunk.
+void Pool::join_with_next(Pieces::iterator piece) {
+  const auto next = std::next(piece);
+  if (next == pieces_.end() || !piece->free || !next->free || next->begins_chunk) return;
+  piece->bytes += next->bytes;
+  pieces_.erase(next);
+}
+
+std::size_t Pool::reserved() const { return total_bytes(chunks_); }
 
 }  // namespace omni

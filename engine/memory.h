@@ -3,7 +3,6 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <map>
 #include <vector>
 
 #include "kernels/buffer.h"
@@ -52,19 +51,33 @@ class Arena {
   std::size_t chunk_ = 0, offset_ = 0, used_ = 0;
 };
 
-// Recycles blocks by size: gradients of activations live from their first consumer's backward to their producer's.
+// Memory in any order of taking and giving back: gradients of activations live from their first consumer's backward to
+// their producer's. A block is cut from the first free piece that is large enough, so that what is in use stays
+// together at the front, and joins its free neighbours again when it comes back.
 class Pool {
  public:
-  explicit Pool(Place place = Place::host) : arena_(place) {}
-  void* take(std::size_t bytes);
-  void give_back(void* block);  // a block that take() returned
-  std::size_t reserved() const { return arena_.reserved(); }
-  std::uint64_t allocations() const { return arena_.allocations(); }
+  explicit Pool(Place place = Place::host, std::size_t chunk_bytes = std::size_t{64} << 20)
+      : kind_(memory_of(place)), chunk_bytes_(chunk_bytes) {}
+
+  void* take(std::size_t bytes);                                // 64-byte aligned, undefined content
+  void give_back(void* block);                                  // a block that take() returned
+  std::size_t reserved() const;                                 // owned by the pool
+  std::uint64_t allocations() const { return chunks_.size(); }  // system allocations so far
 
  private:
-  Arena arena_;
-  std::multimap<std::size_t, void*> free_;
-  std::map<void*, std::size_t> sizes_;
+  struct Piece {
+    std::byte* data;
+    std::size_t bytes;
+    bool free, begins_chunk;
+  };
+  using Pieces = std::vector<Piece>;  // all memory, chunk after chunk
+
+  void join_with_next(Pieces::iterator piece);
+
+  MemoryKind kind_;
+  std::size_t chunk_bytes_;
+  std::vector<Buffer> chunks_;
+  Pieces pieces_;
 };
 
 }  // namespace omni

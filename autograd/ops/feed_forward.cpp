@@ -24,9 +24,8 @@ NormLinear feed_forward(Tape& tape, const Tensor& x, const Tensor& branch, Param
 
   tape.on_backward([=, gate_up_weight = &gate_up_weight, down_weight = &down_weight](Gradients& d) {
     const View dy = d[y], normed = d.scratch(norm.x.dtype, norm.x.shape), h = d.scratch(norm.x.dtype, hidden);
-    const View dgate_up = d.scratch(norm.x.dtype, packed);
+    const View inputs = keep ? gate_up : d.scratch(norm.x.dtype, packed);
     norm.normalize_again(d, normed);
-    const View& inputs = keep ? gate_up : dgate_up;  // the gradient takes the place of what was made again
     if (!keep) d.run(Matmul{.c = inputs, .a = normed, .b = *gate_up_weight, .transpose_b = true});
     if (const ParameterGradient dw = d[*down_weight]; dw.view) {
       d.run(SwiGlu{.y = h, .gate_up = inputs});
@@ -34,6 +33,7 @@ NormLinear feed_forward(Tape& tape, const Tensor& x, const Tensor& branch, Param
     }
     const View& dh = h;  // h has served
     d.run(Matmul{.c = dh, .a = dy, .b = *down_weight});
+    const View& dgate_up = inputs;  // the gradient takes their place
     d.run(SwiGluBackward{.dgate_up = dgate_up, .dy = dh, .gate_up = inputs});
     if (const ParameterGradient dw = d[*gate_up_weight]; dw.view)
       d.run(Matmul{.c = dw.view, .a = dgate_up, .b = normed, .transpose_a = true, .accumulate = dw.accumulate});

@@ -1,7 +1,9 @@
 #include "engine/memory.h"
 
+#include <algorithm>
 #include <catch2/catch.hpp>
 #include <cstring>
+#include <random>
 #include <set>
 
 using namespace omni;
@@ -52,20 +54,52 @@ TEST_CASE("the arena hands out disjoint memory, and the same again after a reset
   }
 }
 
-TEST_CASE("the pool recycles blocks of about the right size") {
-  Pool pool;
+TEST_CASE("the pool cuts blocks from the first free piece and joins what comes back") {
+  Pool pool(Place::host, 4096);
   void* const a = pool.take(1000);
   void* const b = pool.take(1000);
-  REQUIRE(a != b);
-  pool.give_back(a);
-  REQUIRE(pool.take(900) == a);  // fits with little waste
-  pool.give_back(a);
-  REQUIRE(pool.take(64) != a);    // too wasteful
-  REQUIRE(pool.take(2000) != a);  // too small
-  REQUIRE(pool.take(1000) == a);
+  void* const c = pool.take(1000);
+  REQUIRE(std::set<void*>{a, b, c}.size() == 3);
+  pool.give_back(b);
+  REQUIRE(pool.take(64) == b);    // what is left behind it is free
+  REQUIRE(pool.take(2000) != b);  // too large for it, and for the end of the chunk
+  REQUIRE(pool.allocations() == 2);
   pool.give_back(a);
   pool.give_back(b);
-  std::set<void*> both{pool.take(1000), pool.take(1000)};
-  REQUIRE(both == std::set<void*>{a, b});
-  REQUIRE(pool.allocations() == 1);
+  REQUIRE(pool.take(2048) == a);  // both places and what lay between
+  pool.give_back(c);
+  REQUIRE(pool.take(2048) == c);  // with the end of the chunk, but not with the next one
+  REQUIRE(pool.take(8000) != nullptr);
+  REQUIRE(pool.allocations() == 3);
+  REQUIRE(pool.reserved() >= 2 * 4096 + 8000);
+}
+
+TEST_CASE("blocks of the pool never overlap, in any order, and all of it is free again in the end") {
+  Pool pool(Place::host, 1 << 16);
+  struct Block {
+    std::byte* data;
+    std::size_t bytes;
+    std::byte mark;
+  };
+  std::vector<Block> blocks;
+  std::minstd_rand dice(7);
+  for (int step = 0; step < 5000; ++step) {
+    if (blocks.size() < 40 && dice() % 2 == 0) {
+      const std::size_t bytes = dice() % 3000;
+      const Block block{static_cast<std::byte*>(pool.take(bytes)), bytes, static_cast<std::byte>(dice())};
+      REQUIRE(is_aligned(block.data, 64));
+      std::fill_n(block.data, bytes, block.mark);
+      blocks.push_back(block);
+    } else if (!blocks.empty()) {
+      std::swap(blocks[dice() % blocks.size()], blocks.back());
+      const Block block = blocks.back();
+      REQUIRE(std::all_of(block.data, block.data + block.bytes, [&](std::byte b) { return b == block.mark; }));
+      pool.give_back(block.data);
+      blocks.pop_back();
+    }
+  }
+  for (const Block& block : blocks) pool.give_back(block.data);
+  const std::uint64_t allocations = pool.allocations();
+  for (std::uint64_t chunk = 0; chunk < allocations; ++chunk) pool.take(1 << 16);
+  REQUIRE(pool.allocations() == allocations);
 }
