@@ -11,8 +11,9 @@ namespace omni {
 // Of the nine products of such parts, the six largest are added up in f32; what the other three would add is below
 // 2^-24 of the product, less than f32 itself rounds away (Henry, Tang, Heinecke: "Leveraging the bfloat16 artificial
 // intelligence datatype for higher-precision computations", 2019). Six products of these units take less time than one
-// of the vector units. At the ends of its range f32 loses something: numbers below 1e-33 some of their bits, and what is
-// infinite, or above 3.39e38, gives NaN where it would have given infinity.
+// of the vector units, unless power limits slow them (docs/performance.md). At the ends of its range f32 loses
+// something: numbers below 1e-33 some of their bits, and what is infinite, or above 3.39e38, gives NaN where it would
+// have given infinity.
 bool amx_matmul(const CpuContext& cpu, const Matmul& op);
 
 }  // namespace omni
