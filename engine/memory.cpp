@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 #include <iterator>
+#include <stdexcept>
 
 #include "kernels/cuda/runtime.h"
 
@@ -73,6 +74,7 @@ void* Pool::take(std::size_t bytes) {
 
 void Pool::give_back(void* block) {
   const auto piece = std::find_if(pieces_.begin(), pieces_.end(), [&](const Piece& p) { return p.data == block; });
+  if (piece == pieces_.end() || piece->free) throw std::invalid_argument("Pool::give_back: not a block that it gave");
   piece->free = true;
   join_with_next(piece);
   if (piece != pieces_.begin()) join_with_next(std::prev(piece));

@@ -59,9 +59,9 @@ class Pool {
   explicit Pool(Place place = Place::host, std::size_t chunk_bytes = std::size_t{64} << 20)
       : kind_(memory_of(place)), chunk_bytes_(chunk_bytes) {}
 
-  void* take(std::size_t bytes);                                // 64-byte aligned, undefined content
-  void give_back(void* block);                                  // a block that take() returned
-  std::size_t reserved() const;                                 // owned by the pool
+  void* take(std::size_t bytes);  // 64-byte aligned, undefined content
+  void give_back(void* block);    // a block that take() returned, once; else std::invalid_argument
+  std::size_t reserved() const;   // owned by the pool
   std::uint64_t allocations() const { return chunks_.size(); }  // system allocations so far
 
  private:

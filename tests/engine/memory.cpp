@@ -72,6 +72,9 @@ TEST_CASE("the pool cuts blocks from the first free piece and joins what comes b
   REQUIRE(pool.take(8000) != nullptr);
   REQUIRE(pool.allocations() == 3);
   REQUIRE(pool.reserved() >= 2 * 4096 + 8000);
+  pool.give_back(a);
+  REQUIRE_THROWS_AS(pool.give_back(a), std::invalid_argument);  // a second time
+  REQUIRE_THROWS_AS(pool.give_back(&pool), std::invalid_argument);
 }
 
 TEST_CASE("blocks of the pool never overlap, in any order, and all of it is free again in the end") {
