@@ -119,9 +119,12 @@ void pack_panel(bf16* to, const Source& source, std::int64_t row, std::int64_t d
     pack_chunk(to + chunk * kChunk, source, row, depth + chunk * kTileDepth, is_b);
 }
 
-// sums [32, 32] = a panel of A times one of B.
-void multiply(float* sums, const bf16* a, const bf16* b, std::int64_t chunks) {
-  constexpr long kRowBytes = kTileDepth * sizeof(bf16), kSumsBytes = kPanel * sizeof(float);
+// c [32, 32], its rows `stride` apart, = a panel of A times one of B (+ c).
+void multiply(float* c, std::int64_t stride, const bf16* a, const bf16* b, std::int64_t chunks, bool accumulate) {
+  std::atomic_signal_fence(std::memory_order_seq_cst);  // GCC does not know that tiles are read from memory
+  constexpr long kRowBytes = kTileDepth * sizeof(bf16);
+  const long c_bytes = stride * static_cast<long>(sizeof(float));
+  float *const upper = c, *const lower = c + kTile * stride;
   const auto load_a = [&](int part) {
     _tile_loadd(4, a + part * kPart, kRowBytes);
     _tile_loadd(5, a + part * kPart + kTileNumbers, kRowBytes);
@@ -136,10 +139,17 @@ void multiply(float* sums, const bf16* a, const bf16* b, std::int64_t chunks) {
     _tile_dpbf16ps(2, 5, 6);
     _tile_dpbf16ps(3, 5, 7);
   };
-  _tile_zero(0);
-  _tile_zero(1);
-  _tile_zero(2);
-  _tile_zero(3);
+  if (accumulate) {
+    _tile_loadd(0, upper, c_bytes);
+    _tile_loadd(1, upper + kTile, c_bytes);
+    _tile_loadd(2, lower, c_bytes);
+    _tile_loadd(3, lower + kTile, c_bytes);
+  } else {
+    _tile_zero(0);
+    _tile_zero(1);
+    _tile_zero(2);
+    _tile_zero(3);
+  }
   for (std::int64_t chunk = 0; chunk < chunks; ++chunk, a += kChunk, b += kChunk) {
     // In this order a product by 1 is exact, and one of the two operands is always there already.
     load_a(1), load_b(1), add_products();
@@ -149,30 +159,36 @@ void multiply(float* sums, const bf16* a, const bf16* b, std::int64_t chunks) {
     load_a(1), add_products();
     load_a(2), add_products();
   }
-  _tile_stored(0, sums, kSumsBytes);
-  _tile_stored(1, sums + kTile, kSumsBytes);
-  _tile_stored(2, sums + kTile * kPanel, kSumsBytes);
-  _tile_stored(3, sums + kTile * kPanel + kTile, kSumsBytes);
+  _tile_stored(0, upper, c_bytes);
+  _tile_stored(1, upper + kTile, c_bytes);
+  _tile_stored(2, lower, c_bytes);
+  _tile_stored(3, lower + kTile, c_bytes);
 }
 
 // A panel by a panel of the result, of which some rows and columns may not exist.
 struct Block {
   float* c;
   std::int64_t stride, rows, columns;
+  bool is_whole() const { return rows == kPanel && columns == kPanel; }
 };
 
-void prefetch(const Block& block) {
-  for (std::int64_t i = 0; i < block.rows; ++i)
-    for (std::int64_t j = 0; j < kPanel; j += 16) __builtin_prefetch(block.c + i * block.stride + j, 1);
+void copy(float* to, std::int64_t to_stride, const float* from, std::int64_t from_stride, const Block& block) {
+  for (std::int64_t i = 0; i < block.rows; ++i) std::copy_n(from + i * from_stride, block.columns, to + i * to_stride);
 }
 
-// c = sums (+ c) (+ bias); bias may be null.
-void write_back(const Block& block, const float* sums, bool accumulate, const float* bias) {
-  for (std::int64_t i = 0; i < block.rows; ++i, sums += kPanel) {
-    float* c = block.c + i * block.stride;
+// As multiply(), for any block.
+void multiply_block(const Block& block, const bf16* a, const bf16* b, std::int64_t chunks, bool accumulate) {
+  if (block.is_whole()) return multiply(block.c, block.stride, a, b, chunks, accumulate);
+  alignas(64) float whole[kPanel * kPanel] = {};
+  if (accumulate) copy(whole, kPanel, block.c, block.stride, block);
+  multiply(whole, kPanel, a, b, chunks, accumulate);
+  copy(block.c, block.stride, whole, kPanel, block);
+}
+
+void add_bias(const Block& block, const float* bias) {
+  for (std::int64_t i = 0; i < block.rows; ++i)
 #pragma omp simd
-    for (std::int64_t j = 0; j < block.columns; ++j) c[j] = sums[j] + (accumulate ? c[j] : 0) + (bias ? bias[j] : 0);
-  }
+    for (std::int64_t j = 0; j < block.columns; ++j) block.c[i * block.stride + j] += bias[j];
 }
 
 struct alignas(64) TileConfig {
@@ -201,7 +217,6 @@ void multiply_blocks(const CpuContext& cpu, const Matmul& op) {
     const TileConfig config;
     _tile_loadconfig(&config);
     bf16* packed_a = packed_b + b_numbers + omp_get_thread_num() * a_numbers;
-    alignas(64) float sums[kPanel * kPanel];
     for (std::int64_t column = 0; column < n; column += columns)
       for (std::int64_t depth = 0; depth < k; depth += chunks * kTileDepth) {
         const std::int64_t b_panels = divide_up(std::min(columns, n - column), kPanel);
@@ -213,15 +228,12 @@ void multiply_blocks(const CpuContext& cpu, const Matmul& op) {
           const std::int64_t a_panels = divide_up(std::min(rows, m - row), kPanel);
           for (std::int64_t i = 0; i < a_panels; ++i)
             pack_panel(packed_a + i * panel, a, row + i * kPanel, depth, chunks, false);
-          std::atomic_signal_fence(std::memory_order_seq_cst);  // GCC does not know that a tile is read from memory
           for (std::int64_t j = 0; j < b_panels; ++j)
             for (std::int64_t i = 0; i < a_panels; ++i) {
               const std::int64_t r = row + i * kPanel, c = column + j * kPanel;
               const Block block{op.c.as<float>() + r * n + c, n, std::min(kPanel, m - r), std::min(kPanel, n - c)};
-              prefetch(block);
-              multiply(sums, packed_a + i * panel, packed_b + j * panel, chunks);
-              write_back(block, sums, depth > 0 || op.accumulate,
-                         depth == 0 && op.bias ? op.bias.as<float>() + c : nullptr);
+              multiply_block(block, packed_a + i * panel, packed_b + j * panel, chunks, depth > 0 || op.accumulate);
+              if (depth == 0 && op.bias) add_bias(block, op.bias.as<float>() + c);
             }
         }
       }
