@@ -6,6 +6,7 @@
 
 #include "engine/philox.h"
 #include "kernels/elementwise/elementwise.h"
+#include "kernels/rounding.h"
 
 namespace omni {
 namespace {
@@ -22,9 +23,7 @@ std::int64_t width_of(const Parameter& parameter) {
 Shape shape_of(const Parameter& parameter) {
   return is_vector(parameter) ? parameter.parts.front().shape : Shape{rows_of(parameter), width_of(parameter)};
 }
-std::int64_t padded_count(const Parameter& parameter) {
-  return (shape_of(parameter).count() + kAlignment - 1) / kAlignment * kAlignment;
-}
+std::int64_t padded_count(const Parameter& parameter) { return round_up(shape_of(parameter).count(), kAlignment); }
 
 template <class T>
 void draw(T* values, std::int64_t count, const Initializer& initializer, Philox& random) {

@@ -5,6 +5,7 @@
 #include <stdexcept>
 
 #include "engine/weights.h"
+#include "kernels/rounding.h"
 
 namespace omni {
 namespace {
@@ -48,7 +49,7 @@ bool is_floating_point(DType dtype) {
 
 void copy_bytes(const std::byte* from, std::byte* to, std::int64_t bytes) {
   constexpr std::int64_t kBlock = std::int64_t{1} << 20;
-  const std::int64_t blocks = (bytes + kBlock - 1) / kBlock;
+  const std::int64_t blocks = ceil_div(bytes, kBlock);
 #pragma omp parallel for schedule(static) if (blocks > 1)
   for (std::int64_t block = 0; block < blocks; ++block) {
     const std::int64_t begin = block * kBlock;

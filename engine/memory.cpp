@@ -6,13 +6,12 @@
 #include <stdexcept>
 
 #include "kernels/cuda/runtime.h"
+#include "kernels/rounding.h"
 
 namespace omni {
 namespace {
 
 constexpr std::size_t kLine = 64;
-
-std::size_t round_up(std::size_t bytes, std::size_t unit) { return (bytes + unit - 1) / unit * unit; }
 
 std::size_t total_bytes(const std::vector<Buffer>& chunks) {
   std::size_t sum = 0;

@@ -8,6 +8,7 @@
 #include <stdexcept>
 
 #include "kernels/cuda/runtime.h"
+#include "kernels/rounding.h"
 
 namespace omni {
 namespace {
@@ -17,7 +18,7 @@ constexpr std::size_t kLine = 64, kHugePage = std::size_t{2} << 20;
 std::byte* allocate_host(std::size_t bytes) {
   const bool large = bytes >= kHugePage;
   const std::size_t alignment = large ? kHugePage : kLine;
-  const std::size_t rounded = (std::max<std::size_t>(bytes, 1) + alignment - 1) / alignment * alignment;
+  const std::size_t rounded = round_up(std::max<std::size_t>(bytes, 1), alignment);
   void* pointer = std::aligned_alloc(alignment, rounded);
   if (pointer == nullptr) throw std::bad_alloc();
 #ifdef MADV_HUGEPAGE

@@ -20,6 +20,7 @@
 #include <vector>
 
 #include "kernels/buffer.h"
+#include "kernels/rounding.h"
 #include "kernels/view.h"
 
 namespace omni {
@@ -130,7 +131,7 @@ struct CpuContext {
   template <class T>
   Scratch<T> scratch(std::int64_t parts, std::int64_t count) const {
     const std::int64_t line = 64 / static_cast<std::int64_t>(sizeof(T));
-    const std::int64_t stride = (count + line - 1) / line * line;  // no two parts share a cache line
+    const std::int64_t stride = round_up(count, line);  // no two parts share a cache line
     return {reinterpret_cast<T*>(workspace->get(static_cast<std::size_t>(parts * stride) * sizeof(T))), stride};
   }
 };

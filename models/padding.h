@@ -4,6 +4,7 @@
 #include <cstdint>
 
 #include "autograd/tape.h"
+#include "kernels/rounding.h"
 
 namespace omni {
 
@@ -14,7 +15,6 @@ enum class Padding { skip, compute };
 
 // Sizes are rounded up to these units, so that a run meets few different matrix shapes.
 inline constexpr std::int64_t kColumnUnit = 8, kRowUnit = 64;
-inline std::int64_t round_up(std::int64_t value, std::int64_t unit) { return (value + unit - 1) / unit * unit; }
 
 // Rows to go on with, as gather_rows takes them.
 struct PickedRows {

@@ -3,14 +3,13 @@
 // laid out as tile_product reads them.
 
 #include "kernels/instruction.h"
+#include "kernels/rounding.h"
 #include "kernels/vector.h"
 
 namespace omni {
 
 constexpr std::int64_t kQueryBlock = 32;  // small, so that little is computed above the causal diagonal
 constexpr std::int64_t kKeyBlock = 96;    // whole register tiles of tile_product, in f32
-
-constexpr std::int64_t round_up(std::int64_t value, std::int64_t unit) { return (value + unit - 1) / unit * unit; }
 
 // One head of a [batch, time, heads, head_dim] operand: rows `stride` values apart.
 template <class T>

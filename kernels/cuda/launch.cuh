@@ -7,6 +7,7 @@
 
 #include "kernels/cuda/runtime.h"
 #include "kernels/instruction.h"
+#include "kernels/rounding.h"
 
 namespace omni {
 
@@ -22,8 +23,6 @@ void dispatch_cuda(DType dtype, Body&& body) {
   if (dtype == DType::bf16) return body.template operator()<bf16>();
   throw std::invalid_argument(std::string("no CUDA kernel computes on ") + name_of(dtype));
 }
-
-constexpr std::int64_t ceil_div(std::int64_t count, std::int64_t unit) { return (count + unit - 1) / unit; }
 
 // Blocks that together have `per_block` places for each of `count` things. Kernels get at least one thing to do:
 // launchers return before they would launch an empty grid.

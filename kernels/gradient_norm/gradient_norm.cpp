@@ -1,5 +1,6 @@
 #include "kernels/gradient_norm/gradient_norm.h"
 
+#include "kernels/rounding.h"
 #include "kernels/simd.h"
 
 namespace omni {
@@ -24,7 +25,7 @@ void GradientNorm::check(Check& that) const {
 
 // Chunks have a fixed size and their sums are added in order: how many threads there are makes no difference.
 void run(const CpuContext& cpu, const GradientNorm& op) {
-  const std::int64_t count = op.gradient.count(), chunks = (count + kChunk - 1) / kChunk;
+  const std::int64_t count = op.gradient.count(), chunks = ceil_div(count, kChunk);
   const float* gradient = op.gradient.as<float>();
   double* sums = cpu.scratch<double>(1, chunks).data;
   parallel_ranges(cpu, chunks, kChunk, [&](std::int64_t begin, std::int64_t end) {

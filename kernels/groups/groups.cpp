@@ -1,5 +1,6 @@
 #include "kernels/groups/groups.h"
 
+#include "kernels/rounding.h"
 #include "kernels/simd.h"
 
 namespace omni {
@@ -10,7 +11,7 @@ constexpr std::int64_t kBlock = 1024;
 
 template <class T>
 void sum_groups(const CpuContext& cpu, T* y, const T* x, std::int64_t size, std::int64_t groups, Wide<T> factor) {
-  const std::int64_t blocks = (size + kBlock - 1) / kBlock;
+  const std::int64_t blocks = ceil_div(size, kBlock);
   parallel_ranges(cpu, blocks, kBlock * groups, [=](std::int64_t begin, std::int64_t end) {
     Wide<T> sum[kBlock];
     for (std::int64_t block = begin; block < end; ++block) {
@@ -30,7 +31,7 @@ void sum_groups(const CpuContext& cpu, T* y, const T* x, std::int64_t size, std:
 template <class T>
 void add_groups(const CpuContext& cpu, T* y, const T* x, std::int64_t size, std::int64_t groups, Wide<T> factor,
                 bool accumulate) {
-  const std::int64_t blocks = (size + kBlock - 1) / kBlock;
+  const std::int64_t blocks = ceil_div(size, kBlock);
   parallel_ranges(cpu, blocks, kBlock * groups, [=](std::int64_t begin, std::int64_t end) {
     for (std::int64_t block = begin; block < end; ++block) {
       const std::int64_t first = block * kBlock, count = std::min(kBlock, size - first);

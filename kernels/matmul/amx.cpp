@@ -11,6 +11,7 @@
 #include <algorithm>
 #include <atomic>
 
+#include "kernels/rounding.h"
 #include "kernels/simd.h"
 #include "kernels/vector.h"
 
@@ -30,15 +31,12 @@ constexpr std::int64_t kPart = 2 * kTileNumbers, kChunk = kParts * kPart;
 // The largest block of A that stays in a core's second cache, and of B, which all cores share.
 constexpr std::int64_t kRows = 256, kColumns = 2048, kDepth = 768;
 
-// Below this a product takes less time than packing its operands saves.
+// Below this harmonic mean of m and n packing the operands takes more time than these units save.
 constexpr std::int64_t kLeastMean = 512;
 
-constexpr std::int64_t divide_up(std::int64_t x, std::int64_t by) { return (x + by - 1) / by; }
-constexpr std::int64_t round_up(std::int64_t x, std::int64_t to) { return divide_up(x, to) * to; }
-
-// The size of a block when `size` is split evenly into blocks of at most `most`, as many as a multiple of `times`.
+// The size of a block when `size` is split evenly into blocks of at most `most`, their number a multiple of `times`.
 constexpr std::int64_t block_of(std::int64_t size, std::int64_t most, std::int64_t unit, std::int64_t times = 1) {
-  return round_up(divide_up(size, round_up(divide_up(size, most), times)), unit);
+  return round_up(ceil_div(size, round_up(ceil_div(size, most), times)), unit);
 }
 
 // A, or B transposed: rows by depth, where the next of one of them is the next number in memory.
@@ -219,13 +217,13 @@ void multiply_blocks(const CpuContext& cpu, const Matmul& op) {
     bf16* packed_a = packed_b + b_numbers + omp_get_thread_num() * a_numbers;
     for (std::int64_t column = 0; column < n; column += columns)
       for (std::int64_t depth = 0; depth < k; depth += chunks * kTileDepth) {
-        const std::int64_t b_panels = divide_up(std::min(columns, n - column), kPanel);
+        const std::int64_t b_panels = ceil_div(std::min(columns, n - column), kPanel);
 #pragma omp for schedule(dynamic)
         for (std::int64_t j = 0; j < b_panels; ++j)
           pack_panel(packed_b + j * panel, b, column + j * kPanel, depth, chunks, true);
 #pragma omp for schedule(dynamic)
         for (std::int64_t row = 0; row < m; row += rows) {
-          const std::int64_t a_panels = divide_up(std::min(rows, m - row), kPanel);
+          const std::int64_t a_panels = ceil_div(std::min(rows, m - row), kPanel);
           for (std::int64_t i = 0; i < a_panels; ++i)
             pack_panel(packed_a + i * panel, a, row + i * kPanel, depth, chunks, false);
           for (std::int64_t j = 0; j < b_panels; ++j)
@@ -245,7 +243,7 @@ void multiply_blocks(const CpuContext& cpu, const Matmul& op) {
 
 bool amx_matmul(const CpuContext& cpu, const Matmul& op) {
   if (op.a.dtype != DType::f32 || op.b.dtype != DType::f32) return false;
-  if (2 * op.m() * op.n() < kLeastMean * (op.m() + op.n())) return false;  // their harmonic mean
+  if (2 * op.m() * op.n() < kLeastMean * (op.m() + op.n()) || op.k() < kTileDepth) return false;
   static const bool has_tiles = may_use_tiles();
   if (has_tiles) multiply_blocks(cpu, op);
   return has_tiles;

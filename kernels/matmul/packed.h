@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "kernels/buffer.h"
+#include "kernels/rounding.h"
 
 namespace omni {
 
@@ -40,7 +41,7 @@ struct PackedMatrix {
   const Outlier* outliers = nullptr;
 
   explicit operator bool() const { return data != nullptr; }
-  std::int64_t blocks() const { return (width + kBlock - 1) / kBlock; }
+  std::int64_t blocks() const { return ceil_div(width, kBlock); }
   std::int64_t bytes() const { return rows * blocks() * kBlockBytes; }
   const std::uint8_t* row(std::int64_t index) const { return data + index * blocks() * kBlockBytes; }
   PackedMatrix slice(std::int64_t first, std::int64_t count) const;

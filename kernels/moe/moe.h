@@ -9,6 +9,7 @@
 
 #include "kernels/instruction.h"
 #include "kernels/matmul/matmul.h"
+#include "kernels/rounding.h"
 
 namespace omni {
 
@@ -16,7 +17,7 @@ namespace omni {
 constexpr std::int64_t moe_alignment(std::int64_t slots) { return slots < 256 ? 1 : 32; }
 constexpr std::int64_t moe_capacity(std::int64_t slots, std::int64_t experts) {
   const std::int64_t unit = moe_alignment(slots);
-  return (slots + experts * (unit - 1) + unit - 1) / unit * unit;
+  return round_up(slots + experts * (unit - 1), unit);
 }
 
 // p = softmax(logits); each row takes its top_k largest p (ties: the lower expert) as weights, divided by (their sum +

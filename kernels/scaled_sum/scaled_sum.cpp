@@ -1,5 +1,6 @@
 #include "kernels/scaled_sum/scaled_sum.h"
 
+#include "kernels/rounding.h"
 #include "kernels/simd.h"
 
 namespace omni {
@@ -48,7 +49,7 @@ void check_scale(Check& that, const char* name, const Operand& scale, DType dtyp
 // Chunks have a fixed size and their sums are added in order: how many threads there are makes no difference.
 template <class T>
 void backward(const CpuContext& cpu, const ScaledSumBackward& op) {
-  const std::int64_t count = op.dy.count(), chunks = (count + kChunk - 1) / kChunk;
+  const std::int64_t count = op.dy.count(), chunks = ceil_div(count, kChunk);
   const T *dy = op.dy.as<T>(), *a = op.a.as<T>(), *b = op.b.as<T>();
   T *da = op.da.as<T>(), *db = op.db.as<T>();
   const Wide<T> a_scale = *op.a_scale.as<Wide<T>>(), b_scale = *op.b_scale.as<Wide<T>>();
