@@ -243,7 +243,7 @@ void multiply_blocks(const CpuContext& cpu, const Matmul& op) {
 
 bool amx_matmul(const CpuContext& cpu, const Matmul& op) {
   if (op.a.dtype != DType::f32 || op.b.dtype != DType::f32) return false;
-  if (2 * op.m() * op.n() < kLeastMean * (op.m() + op.n()) || op.k() < kTileDepth) return false;
+  if (2 * op.m() * op.n() < kLeastMean * (op.m() + op.n())) return false;
   static const bool has_tiles = may_use_tiles();
   if (has_tiles) multiply_blocks(cpu, op);
   return has_tiles;

@@ -1,6 +1,7 @@
 #include "kernels/matmul/matmul.h"
 
 #include "kernels/matmul/amx.h"
+#include "kernels/matmul/empty_sums.h"
 #include "kernels/matmul/matvec.h"
 #include "kernels/matmul/onednn.h"
 
@@ -29,6 +30,7 @@ void matmul_f64(const Matmul& op) {
 void run(const CpuContext& cpu, const Matmul& op) {
   if (op.c.count() == 0) return;
   if (op.a.dtype == DType::f64) return matmul_f64(op);
+  if (op.k() == 0) return empty_sums(cpu, op);
   if (prefers_matvec(op)) return matvec(cpu, op);
   if (amx_matmul(cpu, op)) return;
   onednn_matmul(cpu, op);

@@ -6,6 +6,7 @@
 #include "kernels/cuda/cublas_lt.cuh"
 #include "kernels/cuda/launch.cuh"
 #include "kernels/elementwise/elementwise.h"
+#include "kernels/matmul/empty_sums.h"
 #include "kernels/matmul/matmul.h"
 
 namespace omni {
@@ -99,6 +100,7 @@ Product& product_of(const CudaContext& cuda, const Matmul& op, bool fused_bias) 
 
 void run(const CudaContext& cuda, const Matmul& op) {
   if (op.c.count() == 0) return;
+  if (op.k() == 0) return empty_sums(cuda, op);
   // The fused bias must have the type of c, and ours is f32.
   const bool fused_bias = op.bias && op.c.dtype == DType::f32;
   product_of(cuda, op, fused_bias).run(cuda, op, fused_bias);
