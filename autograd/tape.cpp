@@ -97,8 +97,18 @@ Tensor Tape::empty_in_gradient(DType dtype, const Shape& shape) {
 }
 
 Tensor Tape::constant(DType dtype, const Shape& shape) {
-  return Tensor(
-      View{{arena_.take(static_cast<std::size_t>(shape.count()) * size_of(dtype)), dtype, shape, device_.place()}});
+  const std::size_t bytes = static_cast<std::size_t>(shape.count()) * size_of(dtype);
+  void* memory = transient_ ? lent_.take(bytes) : nullptr;
+  if (memory == nullptr) memory = arena_.take(bytes);
+  return Tensor(View{{memory, dtype, shape, device_.place()}});
+}
+
+void Tape::lend_gradients(const std::vector<const Parameter*>& parameters) {
+  const auto in_use = [](const Parameter* parameter) { return parameter->has_gradient || !parameter->gradient; };
+  if (!recording_ || std::any_of(parameters.begin(), parameters.end(), in_use)) return;
+  for (const Parameter* parameter : parameters)
+    lent_.lend(static_cast<std::byte*>(parameter->gradient.data),
+               static_cast<std::size_t>(parameter->gradient.bytes()));
 }
 
 Tensor Tape::upload(const ConstView& values) {
@@ -245,6 +255,7 @@ void Tape::reset() {
   slots_.clear();
   first_output_ = 0;
   arena_.reset();
+  lent_.reset();
 }
 
 }  // namespace omni

@@ -21,7 +21,8 @@
 //
 // Memory: outputs and closures lie in an arena that reset() empties; gradients of activations come from a pool and
 // return to it as soon as their producer's closure has run. A step that repeats the shapes of the one before allocates
-// nothing.
+// nothing. The gradient of a parameter that no later op uses is written when the backward pass is done with all later
+// ops: until then its memory can hold their activations (lend_gradients).
 
 #include <cstdint>
 #include <functional>
@@ -96,6 +97,24 @@ class Tape {
     ~Pause() { tape_.paused_ = before_; }
     Pause(const Pause&) = delete;
     Pause& operator=(const Pause&) = delete;
+
+   private:
+    Tape& tape_;
+    bool before_;
+  };
+  // Tells that no op recorded from now on uses these parameters: for activations of those ops the memory of the
+  // parameters' gradients is free. Where one of them already has a gradient of this step it is not.
+  void lend_gradients(const std::vector<const Parameter*>& parameters);
+  // While it exists, new activations may lie in lent memory, where the backward pass overwrites them: for those that
+  // nobody but ops will read. `condition` false ends that for a while, for what somebody may read afterwards.
+  class Transient {
+   public:
+    explicit Transient(Tape& tape, bool condition = true) : tape_(tape), before_(tape.transient_) {
+      tape.transient_ = condition;
+    }
+    ~Transient() { tape_.transient_ = before_; }
+    Transient(const Transient&) = delete;
+    Transient& operator=(const Transient&) = delete;
 
    private:
     Tape& tape_;
@@ -203,8 +222,9 @@ class Tape {
   void finish(const Node& node);
 
   Device& device_;
-  bool recording_, paused_ = false, recompute_ = false;
+  bool recording_, paused_ = false, recompute_ = false, transient_ = false;
   Arena arena_;
+  LentMemory lent_;
   Pool pool_;
   std::vector<Node> nodes_;
   std::vector<Slot> slots_;

@@ -13,6 +13,8 @@ namespace {
 
 constexpr std::size_t kLine = 64;
 
+std::size_t whole_lines(std::size_t bytes) { return round_up(std::max<std::size_t>(bytes, 1), kLine); }
+
 std::size_t total_bytes(const std::vector<Buffer>& chunks) {
   std::size_t sum = 0;
   for (const Buffer& chunk : chunks) sum += chunk.bytes();
@@ -41,7 +43,7 @@ OwnedTensor copy_of(const ConstView& view) {
 }
 
 void* Arena::take(std::size_t bytes) {
-  const std::size_t need = round_up(std::max<std::size_t>(bytes, 1), kLine);
+  const std::size_t need = whole_lines(bytes);
   while (chunk_ < chunks_.size() && offset_ + need > chunks_[chunk_].bytes()) {
     ++chunk_;
     offset_ = 0;
@@ -57,8 +59,25 @@ void Arena::reset() { chunk_ = offset_ = used_ = 0; }
 
 std::size_t Arena::reserved() const { return total_bytes(chunks_); }
 
+void LentMemory::lend(std::byte* data, std::size_t bytes) {
+  if (!pieces_.empty() && pieces_.back().data + pieces_.back().bytes == data)
+    pieces_.back().bytes += bytes;
+  else
+    pieces_.push_back({data, bytes});
+}
+
+void* LentMemory::take(std::size_t bytes) {
+  const std::size_t need = whole_lines(bytes);
+  const auto piece = std::find_if(pieces_.begin(), pieces_.end(), [&](const Piece& p) { return p.bytes >= need; });
+  if (piece == pieces_.end()) return nullptr;
+  std::byte* block = piece->data;
+  piece->data += need;
+  piece->bytes -= need;
+  return block;
+}
+
 void* Pool::take(std::size_t bytes) {
-  const std::size_t need = round_up(std::max<std::size_t>(bytes, 1), kLine);
+  const std::size_t need = whole_lines(bytes);
   auto piece = std::find_if(pieces_.begin(), pieces_.end(), [&](const Piece& p) { return p.free && p.bytes >= need; });
   if (piece == pieces_.end()) {
     const Buffer& chunk = chunks_.emplace_back(std::max(need, chunk_bytes_), kind_);

@@ -51,6 +51,21 @@ class Arena {
   std::size_t chunk_ = 0, offset_ = 0, used_ = 0;
 };
 
+// Memory of others that is free for a while: taken in pieces, and forgotten as a whole.
+class LentMemory {
+ public:
+  void lend(std::byte* data, std::size_t bytes);  // 64-byte aligned; joins what was lent before if that ends here
+  void* take(std::size_t bytes);  // as Arena::take, from the first piece that is large enough; or nullptr
+  void reset() { pieces_.clear(); }
+
+ private:
+  struct Piece {
+    std::byte* data;
+    std::size_t bytes;
+  };
+  std::vector<Piece> pieces_;
+};
+
 // Memory in any order of taking and giving back: gradients of activations live from their first consumer's backward to
 // their producer's. A block is cut from the first free piece that is large enough, so that what is in use stays
 // together at the front, and joins its free neighbours again when it comes back.

@@ -72,9 +72,11 @@ MoeFeedForward::MoeFeedForward(const Scope& scope, const ThinkerConfig& config, 
 
 MoeFeedForward::Output MoeFeedForward::operator()(Tape& tape, const Tensor& x) const {
   const Tensor rows = Tape::reshaped(x, {x.rows(), x.width()});
-  // Balance is asked for in training only.
-  const Routing routing =
-      moe_route(tape, linear(tape, rows, router), top_k, normalize, tape.training() ? coefficient : 0);
+  const Routing routing = [&] {
+    const Tape::Transient balance_is_read_later(tape, false);
+    // Balance is asked for in training only.
+    return moe_route(tape, linear(tape, rows, router), top_k, normalize, tape.training() ? coefficient : 0);
+  }();
   const Tensor sorted = moe_gather(tape, rows, routing);                               // [capacity, hidden]
   const Tensor gate_up = grouped_linear(tape, sorted, gate_up_proj, routing);          // [capacity, 2 * intermediate]
   const Tensor out = grouped_linear(tape, swiglu(tape, gate_up), down_proj, routing);  // [capacity, hidden]
@@ -92,19 +94,31 @@ MiniMindBlock::MiniMindBlock(const Scope& scope, const ThinkerConfig& config, Ma
     dense.emplace(scope / "mlp", config, init);
 }
 
-bool MiniMindBlock::learns() const {
+std::vector<const Parameter*> MiniMindBlock::parameters() const {
   std::vector<const Parameter*> all{&input_layernorm,  &self_attn.qkv_proj, &self_attn.o_proj,
                                     &self_attn.q_norm, &self_attn.k_norm,   &post_attention_layernorm};
   if (dense) all.insert(all.end(), {&dense->gate_up_proj, &dense->down_proj});
   if (moe) all.insert(all.end(), {&moe->router, &moe->gate_up_proj, &moe->down_proj});
+  return all;
+}
+
+bool MiniMindBlock::learns() const {
+  const std::vector<const Parameter*> all = parameters();
   return std::any_of(all.begin(), all.end(), [](const Parameter* parameter) { return parameter->trainable; });
 }
 
 MiniMindBlock::Output MiniMindBlock::operator()(Tape& tape, const Residual& input, const RopeAngles& angles,
                                                 const KeyValueCache* cache, const PackedRows& packed) const {
   const Tape::Pause pause(tape, !learns() && !input.needs_gradient());
-  if (!moe || !tape.recompute() || !tape.recording()) return compute(tape, input, angles, cache, packed);
-  // Experts keep so much that a block is made again as a whole.
+  const Output out = moe && tape.recompute() && tape.recording() ? compute_again(tape, input, angles, packed)
+                                                                 : compute(tape, input, angles, cache, packed);
+  tape.lend_gradients(parameters());
+  return out;
+}
+
+// Experts keep so much that a block is made again as a whole.
+MiniMindBlock::Output MiniMindBlock::compute_again(Tape& tape, const Residual& input, const RopeAngles& angles,
+                                                   const PackedRows& packed) const {
   const Tensor x = input.branch ? add(tape, input.stream, input.branch) : input.stream;
   const auto [y, aux_loss] = recomputed(tape, x, [this, angles, packed](Tape& inner, const Tensor& again) {
     const Output out = compute(inner, {again, {}}, angles, nullptr, packed);
@@ -127,6 +141,7 @@ Tensor MiniMindBlock::attend(Tape& tape, const Tensor& qkv, const RopeAngles& an
 
 MiniMindBlock::Output MiniMindBlock::compute(Tape& tape, const Residual& input, const RopeAngles& angles,
                                              const KeyValueCache* cache, const PackedRows& packed) const {
+  const Tape::Transient transient(tape);
   const SelfAttention& attn = self_attn;
   const auto [x, qkv] = norm_linear(tape, input.stream, input.branch, input_layernorm, eps, attn.qkv_proj);
   const Tensor o = cache ? cached_attention(tape, qkv, attn.q_norm, attn.k_norm, angles, attn.shape, *cache)

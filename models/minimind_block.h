@@ -72,8 +72,9 @@ struct MiniMindBlock {
   Output operator()(Tape& tape, const Residual& input, const RopeAngles& angles, const KeyValueCache* cache,
                     const PackedRows& packed = {}) const;
 
-  bool learns() const;                                                  // any of its parameters does
-  const Parameter& first_parameter() const { return input_layernorm; }  // in the order of declaration
+  std::vector<const Parameter*> parameters() const;  // in the order of declaration
+  bool learns() const;                               // any of them does
+  const Parameter& first_parameter() const { return input_layernorm; }
 
   double eps;
   Parameter& input_layernorm;
@@ -85,6 +86,7 @@ struct MiniMindBlock {
  private:
   Output compute(Tape& tape, const Residual& input, const RopeAngles& angles, const KeyValueCache* cache,
                  const PackedRows& packed) const;
+  Output compute_again(Tape& tape, const Residual& input, const RopeAngles& angles, const PackedRows& packed) const;
   Tensor attend(Tape& tape, const Tensor& qkv, const RopeAngles& angles, const PackedRows& packed) const;
 };
 

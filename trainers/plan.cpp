@@ -99,6 +99,9 @@ Plan make_plan(const TrainingTask& task, const Recipe& recipe, const Schedule& s
   plan.gradient_bytes = plan.parameters.all * 4;
   plan.moment_bytes = plan.parameters.all * 8;
   plan.activation_bytes = task.activation_bytes(plan.rows, most_labelled);
+  // Gradients lend their memory in the first pass of a step. The last block's serve nobody, and pieces are left over.
+  if (recipe.accumulation_steps == 1 && task.rows_per_pass() >= plan.rows)
+    plan.lent_bytes = std::min(plan.activation_bytes / 2, plan.gradient_bytes * 2 / 3);
   plan.available_bytes = available_memory();
   plan.peak_flops_per_s = peak_of(limits, recipe.dtype) * static_cast<double>(plan.processes);
   return plan;
@@ -110,8 +113,9 @@ void print_plan(std::ostream& out, const Plan& plan, const Recipe& recipe) {
       << number(plan.parameters.per_token + plan.parameters.head) << " of them in matrices a token meets\n"
       << "memory   " << (plan.processes > 1 ? "per process " : "") << bytes_text(plan.total_bytes()) << ": weights "
       << bytes_text(plan.weight_bytes) << ", gradients " << bytes_text(plan.gradient_bytes) << ", moments "
-      << bytes_text(plan.moment_bytes) << ", activations about " << bytes_text(plan.activation_bytes) << "; available "
-      << bytes_text(plan.available_bytes) << "\n"
+      << bytes_text(plan.moment_bytes) << ", activations about " << bytes_text(plan.activation_bytes)
+      << (plan.lent_bytes > 0 ? " (" + bytes_text(plan.lent_bytes) + " of them where gradients come later)" : "")
+      << "; available " << bytes_text(plan.available_bytes) << "\n"
       << "work     " << plan.schedule.steps << " steps of " << recipe.accumulation_steps << " x " << plan.rows
       << (plan.processes > 1 ? " (on each of " + std::to_string(plan.processes) + " processes)" : "")
       << " samples of up to " << plan.length << " tokens (" << plan.schedule.steps_per_epoch()

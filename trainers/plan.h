@@ -26,6 +26,7 @@ std::int64_t activation_bytes(const ThinkerConfig& config, DType dtype, std::int
 struct Plan {
   ParameterCounts parameters;
   std::int64_t weight_bytes = 0, gradient_bytes = 0, moment_bytes = 0, activation_bytes = 0, available_bytes = 0;
+  std::int64_t lent_bytes = 0;  // of the activations, those in memory of gradients
   std::int64_t processes = 1;
   std::int64_t rows = 0, length = 0;       // of a micro-batch, per process
   double tokens = 0, labelled = 0;         // of the whole run, from a few batches spread over it
@@ -33,7 +34,9 @@ struct Plan {
   double flops = 0, peak_flops_per_s = 0;  // of the whole run; of the machine
   Schedule schedule;
 
-  std::int64_t total_bytes() const { return weight_bytes + gradient_bytes + moment_bytes + activation_bytes; }
+  std::int64_t total_bytes() const {
+    return weight_bytes + gradient_bytes + moment_bytes + activation_bytes - lent_bytes;
+  }
 };
 Plan make_plan(const TrainingTask& task, const Recipe& recipe, const Schedule& schedule, const MachineLimits& limits);
 void print_plan(std::ostream& out, const Plan& plan, const Recipe& recipe);

@@ -186,6 +186,40 @@ TEST_CASE("a repeated step allocates nothing and has the same bits") {
   REQUIRE(model.step(fresh) == first);
 }
 
+TEST_CASE("lent memory of gradients serves transient activations, once, and never where there is a gradient") {
+  Device device = Device::cpu(1);
+  Tape tape(device);
+  OwnedParameter used = make_parameter({64}, 1), unused = make_parameter({64}, 2);
+  const auto lies_in = [](const View& view, const OwnedParameter& parameter) {
+    const auto* begin = parameter.gradient.as<double>();
+    return view.as<double>() >= begin && view.as<double>() < begin + 64;
+  };
+  used.parameter.has_gradient = true;  // of an earlier micro-batch
+  for (int round = 0; round < 2; ++round) {
+    tape.reset();
+    tape.lend_gradients({&unused.parameter, &used.parameter});
+    {
+      const Tape::Transient transient(tape);
+      REQUIRE_FALSE(lies_in(tape.empty(DType::f64, {8}), unused));  // a part that is in use is lent not at all
+    }
+    tape.lend_gradients({&unused.parameter});
+    REQUIRE_FALSE(lies_in(tape.empty(DType::f64, {8}), unused));
+    const Tape::Transient transient(tape);
+    REQUIRE(lies_in(tape.empty(DType::f64, {40}), unused));
+    {
+      const Tape::Transient until_later(tape, false);
+      REQUIRE_FALSE(lies_in(tape.empty(DType::f64, {8}), unused));
+    }
+    REQUIRE_FALSE(lies_in(tape.empty(DType::f64, {40}), unused));
+    REQUIRE(lies_in(tape.constant(DType::f64, {24}), unused));
+    REQUIRE_FALSE(lies_in(tape.constant(DType::f64, {1}), unused));
+  }
+  Tape inference(device, false);
+  inference.lend_gradients({&unused.parameter});
+  const Tape::Transient transient(inference);
+  REQUIRE_FALSE(lies_in(inference.empty(DType::f64, {8}), unused));
+}
+
 TEST_CASE("who watches a pass learns which op each instruction serves") {
   Device device = Device::cpu(1);
   Tape tape(device);

@@ -54,6 +54,27 @@ TEST_CASE("the arena hands out disjoint memory, and the same again after a reset
   }
 }
 
+TEST_CASE("lent memory is handed out in lines, joined where it is joined, and forgotten by a reset") {
+  Arena owner(Place::host, 4096);
+  auto* const memory = static_cast<std::byte*>(owner.take(4096));
+  LentMemory lent;
+  REQUIRE(lent.take(1) == nullptr);
+  lent.lend(memory, 128);
+  lent.lend(memory + 192, 256);  // a gap before it
+  REQUIRE(lent.take(200) == memory + 192);
+  REQUIRE(lent.take(1) == memory);
+  REQUIRE(lent.take(65) == nullptr);
+  lent.lend(memory + 448, 100);  // continues what is empty now
+  REQUIRE(lent.take(64) == memory + 64);
+  REQUIRE(lent.take(64) == memory + 448);
+  REQUIRE(lent.take(64) == nullptr);  // 36 bytes are no line
+  lent.lend(memory + 512 + 36, 28);   // now they are
+  REQUIRE(lent.take(64) == memory + 512);
+  lent.lend(memory + 1024, 1024);
+  lent.reset();
+  REQUIRE(lent.take(1) == nullptr);
+}
+
 TEST_CASE("the pool cuts blocks from the first free piece and joins what comes back") {
   Pool pool(Place::host, 4096);
   void* const a = pool.take(1000);

@@ -5,6 +5,7 @@
 
 #include "autograd/gradcheck.h"
 #include "engine/files.h"
+#include "kernels/elementwise/elementwise.h"
 #include "models/generate.h"
 #include "models/text_loss.h"
 #include "models/thinker_model.h"
@@ -30,7 +31,8 @@ ThinkerConfig small_config(bool use_moe) {
   return config;
 }
 
-// Labels in the middle of rows of different lengths, as a padded batch of conversations has them, and a row without any.
+// Labels in the middle of rows of different lengths, as a padded batch of conversations has them, and a row without
+// any.
 struct PaddedBatch {
   OwnedTensor ids = random_ids({4, 41}, 5, 37), labels = OwnedTensor(DType::i64, {4, 41});
   PaddedBatch() {
@@ -75,6 +77,44 @@ TEST_CASE("skipping what padding cannot change leaves loss and gradients as they
       for (std::size_t j = 0; j < all.gradients[i].size(); ++j)
         REQUIRE(std::abs(all.gradients[i][j] - less.gradients[i][j]) <= 1e-5 * scale);
     }
+  }
+}
+
+TEST_CASE("activations in the memory of gradients change none of them, and give way to those of an earlier pass") {
+  for (const bool use_moe : {false, true}) {
+    CAPTURE(use_moe);
+    Device device = Device::cpu();
+    ThinkerConfig config = small_config(use_moe);
+    config.num_hidden_layers = 4;
+    config.intermediate_size = config.moe_intermediate_size = 64;
+    const auto model = ThinkerModel::create(config, DType::f32, 7, device);
+    ParameterStore& store = model->store;
+    const OwnedTensor ids = random_ids({2, 5}, 5, 37);
+    Tape tape(device);
+    const View block = store.gradient();
+    // The gradients, and how many blocks' inputs lay among them.
+    const auto pass = [&] {
+      tape.reset();
+      int inside = 0;
+      const TextLoss loss =
+          text_loss(tape, model->thinker, ids, ids, Padding::compute, [&](const std::string&, const ConstView& value) {
+            const auto* data = value.as<float>();
+            inside += data >= block.as<float>() && data < block.as<float>() + block.count();
+          });
+      tape.backward(loss.loss);
+      for (const Parameter& parameter : store.parameters()) REQUIRE(parameter.has_gradient);
+      return std::pair(values_of(block), inside);
+    };
+    device.run(Fill{.y = block, .value = 0});  // also between the gradients
+    const auto [once, lent] = pass();
+    REQUIRE(lent >= 2);
+    const auto [twice, lent_again] = pass();
+    REQUIRE(lent_again == 0);
+    std::vector<double> doubled = once;
+    for (double& value : doubled) value *= 2;
+    REQUIRE_CLOSE(block, doubled, tolerance(DType::f32, 10));
+    store.forget_gradients();
+    REQUIRE(pass().first == once);
   }
 }
 
