@@ -1,5 +1,6 @@
 #include "kernels/buffer.h"
 
+#include <malloc.h>
 #include <sys/mman.h>
 
 #include <algorithm>
@@ -15,10 +16,20 @@ namespace {
 
 constexpr std::size_t kLine = 64, kHugePage = std::size_t{2} << 20;
 
+// glibc puts blocks of up to 32 MiB into its heap once some of their size were freed, and there they leave holes which
+// stay resident. With a fixed threshold large blocks come from the system and go back to it.
+void keep_large_blocks_out_of_the_heap() {
+#ifdef M_MMAP_THRESHOLD
+  static const int done = mallopt(M_MMAP_THRESHOLD, kHugePage);
+  static_cast<void>(done);
+#endif
+}
+
 std::byte* allocate_host(std::size_t bytes) {
   const bool large = bytes >= kHugePage;
   const std::size_t alignment = large ? kHugePage : kLine;
   const std::size_t rounded = round_up(std::max<std::size_t>(bytes, 1), alignment);
+  if (large) keep_large_blocks_out_of_the_heap();
   void* pointer = std::aligned_alloc(alignment, rounded);
   if (pointer == nullptr) throw std::bad_alloc();
 #ifdef MADV_HUGEPAGE

@@ -1,10 +1,14 @@
 #include "engine/memory.h"
 
+#include <unistd.h>
+
 #include <algorithm>
 #include <catch2/catch.hpp>
 #include <cstring>
+#include <fstream>
 #include <random>
 #include <set>
+#include <vector>
 
 using namespace omni;
 
@@ -30,6 +34,29 @@ TEST_CASE("buffers are aligned, and tensors start as zeros") {
   REQUIRE(moved.view().shape == Shape{3, 7});
   REQUIRE_THROWS_AS(moved.as<float>(), std::logic_error);
 }
+
+// AddressSanitizer keeps what was freed for a while.
+#ifndef __SANITIZE_ADDRESS__
+TEST_CASE("what large buffers held goes back to the system") {
+  const auto resident = [] {
+    std::ifstream in("/proc/self/statm");
+    std::size_t all = 0, pages = 0;
+    in >> all >> pages;
+    return pages * static_cast<std::size_t>(sysconf(_SC_PAGESIZE));
+  };
+  const auto touched = [](std::size_t megabytes) {
+    Buffer buffer(megabytes << 20);
+    std::memset(buffer.data(), 1, buffer.bytes());
+    return buffer;
+  };
+  touched(30);  // glibc learns that blocks of this size come and go
+  std::vector<Buffer> blocks;
+  for (int i = 0; i < 9; ++i) blocks.push_back(touched(4));
+  const std::size_t before = resident();
+  for (std::size_t i = 1; i < 9; i += 2) blocks[i] = {};
+  REQUIRE(resident() < before - (12 << 20));
+}
+#endif
 
 TEST_CASE("the arena hands out disjoint memory, and the same again after a reset") {
   Arena arena(Place::host, 4096);
