@@ -11,8 +11,6 @@
 namespace omni {
 namespace {
 
-constexpr std::int64_t kAlignment = 64;  // numbers; keeps every parameter on a cache line of its own in every dtype
-
 std::int64_t rows_of(const Parameter& parameter) {
   return parameter.parts.back().first_row + parameter.parts.back().rows;
 }
@@ -23,7 +21,9 @@ std::int64_t width_of(const Parameter& parameter) {
 Shape shape_of(const Parameter& parameter) {
   return is_vector(parameter) ? parameter.parts.front().shape : Shape{rows_of(parameter), width_of(parameter)};
 }
-std::int64_t padded_count(const Parameter& parameter) { return round_up(shape_of(parameter).count(), kAlignment); }
+std::int64_t padded_count(const Parameter& parameter) {
+  return round_up(shape_of(parameter).count(), kParameterAlignment);
+}
 
 template <class T>
 void draw(T* values, std::int64_t count, const Initializer& initializer, Philox& random) {

@@ -36,6 +36,9 @@ struct Initializer {
 
 enum class Purpose { training, inference };
 
+// Parameters begin at multiples of so many numbers in a block: on a cache line of their own in every dtype.
+inline constexpr std::int64_t kParameterAlignment = 64;
+
 // All parameters of a model, in a few contiguous blocks: f32 master values, gradients of the same layout, and for bf16
 // a copy that ops read. Vectors (norm weights, biases) are always read in f32. Inference may also read whole numbers.
 class ParameterStore {
@@ -58,8 +61,8 @@ class ParameterStore {
   // For inference on the CPU, allocated in f32 and filled: from here on all matrices are whole numbers from -127 to
   // 127 times a scale for each row, a quarter of the memory. Activations stay in f32.
   void quantize();
-  // After inference in bf16 on the CPU has been allocated and filled: keeps all matrices once more, packed, for decoding
-  // (kernels/matmul/packed.h). Elsewhere, or where reading them is slow, it does nothing.
+  // After inference in bf16 on the CPU has been allocated and filled: keeps all matrices once more, packed, for
+  // decoding (kernels/matmul/packed.h). Elsewhere, or where reading them is slow, it does nothing.
   void pack();
 
   DType dtype() const { return dtype_; }  // of activations, and of matrices that are not quantized

@@ -4,6 +4,7 @@
 
 #include "kernels/adamw/adamw.h"
 #include "kernels/gradient_norm/gradient_norm.h"
+#include "kernels/rounding.h"
 
 namespace omni {
 AdamWOptimizer::AdamWOptimizer(ParameterStore& store)
@@ -34,7 +35,7 @@ float AdamWOptimizer::step(double learning_rate, double max_norm) {
     if (parameter.trainable) continue;
     end = store_.offset_of(parameter);
     update(begin, end);
-    begin = end + (parameter.master.count() + 63) / 64 * 64;
+    begin = end + round_up(parameter.master.count(), kParameterAlignment);
   }
   update(begin, store_.master().count());
   const float norm = device.read<float>(norm_);

@@ -89,37 +89,33 @@ class Tape {
   bool recording() const { return recording_ && !paused_; }
   // Whether this is a pass of training, be the tape paused or not.
   bool training() const { return recording_; }
+  // A flag of the tape that has another value while this exists.
+  class Setting {
+   public:
+    ~Setting() { flag_ = before_; }
+    Setting(const Setting&) = delete;
+    Setting& operator=(const Setting&) = delete;
+
+   protected:
+    Setting(bool& flag, bool value) : flag_(flag), before_(flag) { flag = value; }
+
+   private:
+    bool &flag_, before_;
+  };
   // While it exists and `condition` is true, ops of a training pass only compute, and their outputs need no gradient:
   // for parts that nothing below learns from.
-  class Pause {
-   public:
-    Pause(Tape& tape, bool condition) : tape_(tape), before_(tape.paused_) { tape.paused_ |= condition; }
-    ~Pause() { tape_.paused_ = before_; }
-    Pause(const Pause&) = delete;
-    Pause& operator=(const Pause&) = delete;
-
-   private:
-    Tape& tape_;
-    bool before_;
+  struct Pause : Setting {
+    Pause(Tape& tape, bool condition) : Setting(tape.paused_, tape.paused_ || condition) {}
   };
-  // Tells that no op recorded from now on uses these parameters: for activations of those ops the memory of the
-  // parameters' gradients is free. Where one of them already has a gradient of this step it is not.
-  void lend_gradients(const std::vector<const Parameter*>& parameters);
   // While it exists, new activations may lie in lent memory, where the backward pass overwrites them: for those that
   // nobody but ops will read. `condition` false ends that for a while, for what somebody may read afterwards.
-  class Transient {
-   public:
-    explicit Transient(Tape& tape, bool condition = true) : tape_(tape), before_(tape.transient_) {
-      tape.transient_ = condition;
-    }
-    ~Transient() { tape_.transient_ = before_; }
-    Transient(const Transient&) = delete;
-    Transient& operator=(const Transient&) = delete;
-
-   private:
-    Tape& tape_;
-    bool before_;
+  struct Transient : Setting {
+    explicit Transient(Tape& tape, bool condition = true) : Setting(tape.transient_, condition) {}
   };
+  // Tells that no op recorded from now on, on this tape or another one before this one's backward pass, uses these
+  // parameters: for activations of those ops the memory of the parameters' gradients is free. Where one of them already
+  // has a gradient of this step it is not.
+  void lend_gradients(const std::vector<const Parameter*>& parameters);
   // Whether ops save memory by making large activations again in the backward pass (feed_forward).
   bool recompute() const { return recompute_; }
   void set_recompute(bool recompute) { recompute_ = recompute; }

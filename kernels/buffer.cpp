@@ -17,11 +17,10 @@ namespace {
 constexpr std::size_t kLine = 64, kHugePage = std::size_t{2} << 20;
 
 // glibc puts blocks of up to 32 MiB into its heap once some of their size were freed, and there they leave holes which
-// stay resident. With a fixed threshold large blocks come from the system and go back to it.
+// stay resident. With a fixed threshold, for the whole process, large blocks come from the system and go back to it.
 void keep_large_blocks_out_of_the_heap() {
 #ifdef M_MMAP_THRESHOLD
-  static const int done = mallopt(M_MMAP_THRESHOLD, kHugePage);
-  static_cast<void>(done);
+  [[maybe_unused]] static const int done = mallopt(M_MMAP_THRESHOLD, kHugePage);
 #endif
 }
 

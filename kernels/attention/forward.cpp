@@ -106,7 +106,7 @@ void attention_forward_blocks(const CpuContext& cpu, const Attention& op) {
     pack_rows(v_panel(group), width, padded_keys, head_rows<T>(op.v, b, head), mask.length(b), head_dim);
   }
 
-  const std::int64_t blocks = (op.queries() + kQueryBlock - 1) / kQueryBlock, tasks = op.batch() * op.heads() * blocks;
+  const std::int64_t blocks = ceil_div(op.queries(), kQueryBlock), tasks = op.batch() * op.heads() * blocks;
 #pragma omp parallel
   {
     Carver<W> carver(scratch.data + groups * panel + omp_get_thread_num() * Carver<W>::padded(state));

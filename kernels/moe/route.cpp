@@ -41,7 +41,7 @@ void sort_by_expert(const MoeRoute& op) {
                *offset = op.offset.as<std::int64_t>();
   std::fill_n(offset, experts + 1, 0);
   for (std::int64_t i = 0; i < slots; ++i) ++offset[expert[i] + 1];
-  for (std::int64_t e = 0; e < experts; ++e) offset[e + 1] = offset[e] + (offset[e + 1] + unit - 1) / unit * unit;
+  for (std::int64_t e = 0; e < experts; ++e) offset[e + 1] = offset[e] + round_up(offset[e + 1], unit);
   std::fill_n(source, op.source.count(), -1);
   std::int64_t cursor[MoeRouteBackward::kMaxExperts];
   std::copy_n(offset, experts, cursor);

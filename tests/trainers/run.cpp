@@ -262,6 +262,10 @@ TEST_CASE("--plan writes nothing, and its numbers are those of the run") {
   REQUIRE(train_thinker(recipe, plan, out) == 0);
   REQUIRE_FALSE(std::filesystem::exists(recipe.output));
   REQUIRE_THAT(out.str(), Contains("12 steps of 1 x 4 samples of up to 48 tokens (6 steps per epoch)"));
+  REQUIRE_THAT(out.str(), Contains("of them where gradients come later"));
+  out.str("");
+  REQUIRE(train_thinker(small.recipe("out", {"accumulation_steps=2"}), plan, out) == 0);
+  REQUIRE_THAT(out.str(), !Contains("where gradients come later"));
 
   Device device = Device::cpu(2);
   for (const char* json : {R"({"hidden_size": 64, "num_hidden_layers": 3, "vocab_size": 320})",
