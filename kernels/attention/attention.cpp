@@ -1,5 +1,6 @@
 #include "kernels/attention/attention.h"
 
+#include "kernels/attention/amx.h"
 #include "kernels/attention/blocks.h"
 #include "kernels/attention/decode.h"
 
@@ -63,12 +64,13 @@ void run(const CpuContext& cpu, const Attention& op) {
   dispatch(op.q.dtype, [&]<class T>() {
     if (op.queries() <= kDecodeQueries)
       attention_decode<T>(cpu, op);
-    else
+    else if (!amx_attention(cpu, op))
       attention_forward_blocks<T>(cpu, op);
   });
 }
 
 void run(const CpuContext& cpu, const AttentionBackward& op) {
+  if (amx_attention_backward(cpu, op)) return;
   dispatch(op.q.dtype, [&]<class T>() { attention_backward_blocks<T>(cpu, op); });
 }
 

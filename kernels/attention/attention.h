@@ -20,7 +20,8 @@ struct AttentionMask {
 //   o, q   [batch, queries, heads, head_dim]
 //   k, v   [batch, keys, kv_heads, head_dim]      for a cache: keys is its capacity, lengths tells how many are filled
 //   lse    [batch, heads, queries], optional      log of the sum of exponentials, for the backward pass; f32 (f64)
-// One dtype: f32, bf16 (computed in f32) or f64. A query that sees no key gives zeros.
+// One dtype: f32, bf16 (computed in f32; matrix units take the weights in bf16) or f64. A query that sees no key gives
+// zeros.
 struct Attention {
   static constexpr const char* name = "attention";
   static constexpr std::int64_t kMaxHeadDim = 128;

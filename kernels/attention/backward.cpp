@@ -1,6 +1,7 @@
 #include <omp.h>
 
 #include "kernels/attention/blocks.h"
+#include "kernels/attention/online_softmax.h"
 #include "kernels/attention/panels.h"
 #include "kernels/simd.h"
 
@@ -42,12 +43,17 @@ Task<W> carve_task(W* memory, const Attention& op) {
 template <class W>
 void score_gradient_row(W* p, W* ds, W scale, W lse, W row_sum, std::int64_t begin, std::int64_t end,
                         std::int64_t columns) {
-  for (std::int64_t j = 0; j < std::min(begin, columns); ++j) p[j] = ds[j] = 0;
-  for (std::int64_t j = std::max<std::int64_t>(end, 0); j < columns; ++j) p[j] = ds[j] = 0;
+  const IndexRange whole = whole_vectors<W>(begin, end, columns);
+  for (W* row : {p, ds}) {
+    std::fill(row, row + whole.begin, W{0});
+    std::fill(row + whole.end, row + columns, W{0});
+  }
 #pragma omp simd
-  for (std::int64_t j = begin; j < end; ++j) {
-    p[j] = fast_exp(p[j] * scale - lse);
-    ds[j] = p[j] * (ds[j] - row_sum) * scale;
+  for (std::int64_t j = whole.begin; j < whole.end; ++j) {
+    const bool sees = j >= begin && j < end;
+    const W weight = fast_exp(p[j] * scale - lse), gradient = weight * (ds[j] - row_sum) * scale;
+    p[j] = sees ? weight : 0;
+    ds[j] = sees ? gradient : 0;
   }
 }
 
@@ -82,14 +88,6 @@ void backward_head(const Attention& op, const AttentionMaskReader& mask, const T
 }
 
 template <class T, class W>
-void unpack_rows(const View& to, std::int64_t b, std::int64_t head, const W* panel, std::int64_t width) {
-  const std::int64_t time = to.shape[1], heads = to.shape[2], head_dim = to.shape[3];
-  T* first = to.as<T>() + (b * time * heads + head) * head_dim;
-  for (std::int64_t i = 0; i < time; ++i)
-    for (std::int64_t d = 0; d < head_dim; ++d) first[i * heads * head_dim + d] = round_to<T>(panel[i * width + d]);
-}
-
-template <class T, class W>
 void backward_group(const AttentionBackward& op, const Attention& forward, const AttentionMaskReader& mask,
                     const Task<W>& task, std::int64_t b, std::int64_t kv_head) {
   const std::int64_t head_dim = forward.head_dim(), width = Carver<W>::padded(head_dim);
@@ -113,10 +111,10 @@ void backward_group(const AttentionBackward& op, const Attention& forward, const
       task.row_sums[i] = sum;
     }
     backward_head(forward, mask, task, op.lse.as<W>() + (b * forward.heads() + head) * queries, b);
-    unpack_rows<T>(op.dq, b, head, task.dq, width);
+    unpack_rows<T>(op.dq, b, head, 0, queries, task.dq, width);
   }
-  unpack_rows<T>(op.dk, b, kv_head, task.dk, width);
-  unpack_rows<T>(op.dv, b, kv_head, task.dv, width);
+  unpack_rows<T>(op.dk, b, kv_head, 0, forward.keys(), task.dk, width);
+  unpack_rows<T>(op.dv, b, kv_head, 0, forward.keys(), task.dv, width);
 }
 
 }  // namespace

@@ -1,52 +1,19 @@
 #include <omp.h>
 
-#include <cmath>
-#include <limits>
-
 #include "kernels/attention/blocks.h"
+#include "kernels/attention/online_softmax.h"
 #include "kernels/attention/panels.h"
-#include "kernels/simd.h"
 
 namespace omni {
 namespace {
 
-// The running state of a block of queries.
+// The memory of a block of queries.
 template <class W>
 struct QueryBlock {
-  W* q;        // [kQueryBlock, head_dim], already multiplied by the score scale
-  W* scores;   // [kQueryBlock, kKeyBlock]: scores, then probabilities
-  W* o;        // [kQueryBlock, width]: sum of p v, not yet divided by the sum of p
-  W* maximum;  // [kQueryBlock]
-  W* sum;      // [kQueryBlock]
+  W* q;       // [kQueryBlock, head_dim]
+  W* scores;  // [kQueryBlock, kKeyBlock]: scores, then probabilities
+  W* o;       // [kQueryBlock, width]: sum of p v, not yet divided by the sum of p
 };
-
-// One row of scores becomes exp(score - maximum), zero where masked; the row's earlier sums are brought to the new
-// maximum.
-template <class W>
-void softmax_row(const QueryBlock<W>& block, std::int64_t row, std::int64_t begin, std::int64_t end,
-                 std::int64_t columns, std::int64_t width) {
-  W* scores = block.scores + row * kKeyBlock;
-  W maximum = block.maximum[row];
-#pragma omp simd reduction(max : maximum)
-  for (std::int64_t j = begin; j < end; ++j) maximum = std::max(maximum, scores[j]);
-  for (std::int64_t j = 0; j < std::min(begin, columns); ++j) scores[j] = 0;
-  for (std::int64_t j = std::max<std::int64_t>(end, 0); j < columns; ++j) scores[j] = 0;
-  if (begin >= end) return;
-  W sum = 0;
-#pragma omp simd reduction(+ : sum)
-  for (std::int64_t j = begin; j < end; ++j) {
-    scores[j] = fast_exp(scores[j] - maximum);
-    sum += scores[j];
-  }
-  const W correction = fast_exp(block.maximum[row] - maximum);
-  block.sum[row] = block.sum[row] * correction + sum;
-  block.maximum[row] = maximum;
-  if (correction != 1) {
-    W* o = block.o + row * width;
-#pragma omp simd
-    for (std::int64_t d = 0; d < width; ++d) o[d] *= correction;
-  }
-}
 
 // Output rows of queries [first, first + rows) of one head.
 template <class T, class W>
@@ -56,11 +23,10 @@ void forward_block(const Attention& op, const AttentionMaskReader& mask, const Q
   const HeadRows<T> q = head_rows<T>(op.q, b, head);
   const W scale = static_cast<W>(op.score_scale());
   for (std::int64_t r = 0; r < rows; ++r) {
-    for (std::int64_t d = 0; d < head_dim; ++d) block.q[r * head_dim + d] = scale * to_float(q.row(first + r)[d]);
+    for (std::int64_t d = 0; d < head_dim; ++d) block.q[r * head_dim + d] = to_float(q.row(first + r)[d]);
     std::fill_n(block.o + r * width, width, W{0});
-    block.maximum[r] = -std::numeric_limits<W>::infinity();
-    block.sum[r] = 0;
   }
+  SoftmaxState<W> states[kQueryBlock];
   const std::int64_t begin = mask.keys_of(b, first).begin, end = mask.keys_of(b, first + rows - 1).end;
   for (std::int64_t key = begin / kKeyBlock * kKeyBlock; key < end; key += kKeyBlock) {
     const std::int64_t depth = std::min(kKeyBlock, end - key), columns = round_up(depth, Lanes<W>::count);
@@ -68,20 +34,13 @@ void forward_block(const Attention& op, const AttentionMaskReader& mask, const Q
                     head_dim, false);
     for (std::int64_t r = 0; r < rows; ++r) {
       const IndexRange range = mask.keys_of(b, first + r);
-      softmax_row(block, r, std::max<std::int64_t>(range.begin - key, 0), std::min(range.end - key, kKeyBlock), columns,
-                  width);
+      softmax_row(block.scores + r * kKeyBlock, scale, std::max<std::int64_t>(range.begin - key, 0),
+                  std::min(range.end - key, kKeyBlock), columns, states[r], block.o + r * width, width);
     }
     tile_product<W>(block.o, width, {block.scores, kKeyBlock, 1}, v_panel + key * width, width, rows, width, depth,
                     true);
   }
-  T* o = op.o.as<T>();
-  W* lse = op.lse.as<W>();
-  for (std::int64_t r = 0; r < rows; ++r) {
-    const W inverse = block.sum[r] > 0 ? 1 / block.sum[r] : (block.sum[r] == 0 ? W{0} : block.sum[r]);
-    T* to = o + ((b * op.queries() + first + r) * op.heads() + head) * head_dim;
-    for (std::int64_t d = 0; d < head_dim; ++d) to[d] = round_to<T>(block.o[r * width + d] * inverse);
-    if (lse) lse[(b * op.heads() + head) * op.queries() + first + r] = block.maximum[r] + std::log(block.sum[r]);
-  }
+  for (std::int64_t r = 0; r < rows; ++r) write_query<T>(op, b, head, first + r, states[r], block.o + r * width);
 }
 
 }  // namespace
@@ -93,7 +52,7 @@ void attention_forward_blocks(const CpuContext& cpu, const Attention& op) {
   const std::int64_t head_dim = op.head_dim(), width = Carver<W>::padded(head_dim);
   const std::int64_t padded_keys = round_up(op.keys(), kKeyBlock), groups = op.batch() * op.kv_heads();
   const std::int64_t panel = padded_keys * (head_dim + width);
-  const std::int64_t state = kQueryBlock * (head_dim + kKeyBlock + width + 2);
+  const std::int64_t state = kQueryBlock * (head_dim + kKeyBlock + width);
   const auto scratch = cpu.scratch<W>(1, groups * panel + cpu.threads * Carver<W>::padded(state));
   const auto k_panel = [&](std::int64_t group) { return scratch.data + group * panel; };
   const auto v_panel = [&](std::int64_t group) { return k_panel(group) + padded_keys * head_dim; };
@@ -111,7 +70,7 @@ void attention_forward_blocks(const CpuContext& cpu, const Attention& op) {
   {
     Carver<W> carver(scratch.data + groups * panel + omp_get_thread_num() * Carver<W>::padded(state));
     const QueryBlock<W> block{carver.take(kQueryBlock * head_dim), carver.take(kQueryBlock * kKeyBlock),
-                              carver.take(kQueryBlock * width), carver.take(kQueryBlock), carver.take(kQueryBlock)};
+                              carver.take(kQueryBlock * width)};
 #pragma omp for schedule(dynamic, 4)
     for (std::int64_t task = 0; task < tasks; ++task) {
       const std::int64_t head = task / blocks % op.heads(), b = task / blocks / op.heads();

@@ -54,6 +54,16 @@ void pack_transposed(W* panel, std::int64_t padded_rows, HeadRows<T> from, std::
   }
 }
 
+// The other way: rows [first, first + rows) of a head of `to` are those of panel [rows, width].
+template <class T, class W>
+void unpack_rows(const View& to, std::int64_t b, std::int64_t head, std::int64_t first, std::int64_t rows,
+                 const W* panel, std::int64_t width) {
+  const std::int64_t time = to.shape[1], heads = to.shape[2], head_dim = to.shape[3];
+  T* row = to.as<T>() + ((b * time + first) * heads + head) * head_dim;
+  for (std::int64_t i = 0; i < rows; ++i, row += heads * head_dim, panel += width)
+    for (std::int64_t d = 0; d < head_dim; ++d) row[d] = round_to<T>(panel[d]);
+}
+
 // Cuts one allocation into pieces of whole cache lines.
 template <class W>
 class Carver {

@@ -1,15 +1,10 @@
 #include "kernels/matmul/amx.h"
 
-#if defined(__AMX_BF16__) && defined(__AVX512BW__) && defined(__linux__)
+#include "kernels/amx.h"
 
-#include <asm/prctl.h>
-#include <immintrin.h>
+#ifdef OMNI_HAS_AMX
+
 #include <omp.h>
-#include <sys/syscall.h>
-#include <unistd.h>
-
-#include <algorithm>
-#include <atomic>
 
 #include "kernels/rounding.h"
 #include "kernels/simd.h"
@@ -18,15 +13,11 @@
 namespace omni {
 namespace {
 
-// A tile register holds 16 rows of 64 bytes: 16 rows of A by 32 deep, 32 deep of B by 16 columns, or 16 x 16 sums. What
-// is multiplied at once is two tiles of A by two of B, so that each tile that is read is used twice.
-constexpr std::int64_t kTile = 16, kTileDepth = 32, kTileNumbers = kTile * kTileDepth, kPanel = 2 * kTile;
-
 // A panel is 32 rows of A, or columns of B, packed for these registers: [chunk of 32 deep, part, tile, 16, 16, 2]. In
 // a tile of A the sixteen in front are rows, in one of B places in the depth. The two behind are numbers 16 deep
 // apart, since the order in which a chunk's products are added is free.
 constexpr int kParts = 3;
-constexpr std::int64_t kPart = 2 * kTileNumbers, kChunk = kParts * kPart;
+constexpr std::int64_t kTileNumbers = kTile * kTileDepth, kPart = 2 * kTileNumbers, kChunk = kParts * kPart;
 
 // The largest block of A that stays in a core's second cache, and of B, which all cores share.
 constexpr std::int64_t kRows = 256, kColumns = 2048, kDepth = 768;
@@ -44,39 +35,6 @@ struct Source {
   const float* data;
   std::int64_t row_stride, depth_stride, rows, depth;
 };
-
-// One of four steps that transpose 16 rows of 16 numbers: of every square of 2 * distance, it swaps the two quarters
-// beside the diagonal.
-template <int distance>
-[[gnu::always_inline]] inline void swap_quarters(__m512 (&x)[16]) {
-  alignas(64) std::int32_t upper[16], lower[16];  // 0 to 15 are lanes of a, 16 to 31 of b
-  for (int lane = 0; lane < 16; ++lane) {
-    upper[lane] = lane & distance ? 16 + lane - distance : lane;
-    lower[lane] = lane & distance ? 16 + lane : lane + distance;
-  }
-  for (int i = 0; i < 16; ++i)
-    if (!(i & distance)) {
-      const __m512 a = x[i], b = x[i + distance];
-      x[i] = _mm512_permutex2var_ps(a, _mm512_load_si512(upper), b);
-      x[i + distance] = _mm512_permutex2var_ps(a, _mm512_load_si512(lower), b);
-    }
-}
-
-// to [16, 16]: the numbers at `from`, whose rows are `stride` apart, or their transpose. Only `rows` by `width` of them
-// exist, the others are 0.
-[[gnu::always_inline]] inline void load_square(float* to, const float* from, std::int64_t stride, std::int64_t rows,
-                                               std::int64_t width, bool transposed) {
-  const auto mask = static_cast<__mmask16>((1u << std::clamp<std::int64_t>(width, 0, kTile)) - 1);
-  __m512 x[kTile];
-  for (int i = 0; i < kTile; ++i) x[i] = _mm512_maskz_loadu_ps(i < rows ? mask : __mmask16{0}, from + i * stride);
-  if (transposed) {
-    swap_quarters<8>(x);
-    swap_quarters<4>(x);
-    swap_quarters<2>(x);
-    swap_quarters<1>(x);
-  }
-  for (int i = 0; i < kTile; ++i) _mm512_store_ps(to + i * kTile, x[i]);
-}
 
 typedef std::uint32_t Words __attribute__((vector_size(64)));
 
@@ -96,9 +54,9 @@ void pack_chunk(bf16* to, const Source& source, std::int64_t row, std::int64_t d
       const std::int64_t d = depth + half * kTile, deep = source.depth - d;
       const float* from = source.data + row * source.row_stride + d * source.depth_stride;
       if (source.depth_stride == 1)
-        load_square(halves[half], from, source.row_stride, rows, deep, is_b);
+        load_square(halves[half], kTile, from, source.row_stride, rows, deep, is_b);
       else
-        load_square(halves[half], from, source.depth_stride, deep, rows, !is_b);
+        load_square(halves[half], kTile, from, source.depth_stride, deep, rows, !is_b);
     }
     for (int i = 0; i < kTile; ++i) {
       auto first = load_vector<float>(halves[0] + i * kTile), second = load_vector<float>(halves[1] + i * kTile);
@@ -119,10 +77,7 @@ void pack_panel(bf16* to, const Source& source, std::int64_t row, std::int64_t d
 
 // c [32, 32], its rows `stride` apart, = a panel of A times one of B (+ c).
 void multiply(float* c, std::int64_t stride, const bf16* a, const bf16* b, std::int64_t chunks, bool accumulate) {
-  std::atomic_signal_fence(std::memory_order_seq_cst);  // GCC does not know that tiles are read from memory
   constexpr long kRowBytes = kTileDepth * sizeof(bf16);
-  const long c_bytes = stride * static_cast<long>(sizeof(float));
-  float *const upper = c, *const lower = c + kTile * stride;
   const auto load_a = [&](int part) {
     _tile_loadd(4, a + part * kPart, kRowBytes);
     _tile_loadd(5, a + part * kPart + kTileNumbers, kRowBytes);
@@ -131,36 +86,17 @@ void multiply(float* c, std::int64_t stride, const bf16* a, const bf16* b, std::
     _tile_loadd(6, b + part * kPart, kRowBytes);
     _tile_loadd(7, b + part * kPart + kTileNumbers, kRowBytes);
   };
-  const auto add_products = [] {
-    _tile_dpbf16ps(0, 4, 6);
-    _tile_dpbf16ps(1, 4, 7);
-    _tile_dpbf16ps(2, 5, 6);
-    _tile_dpbf16ps(3, 5, 7);
-  };
-  if (accumulate) {
-    _tile_loadd(0, upper, c_bytes);
-    _tile_loadd(1, upper + kTile, c_bytes);
-    _tile_loadd(2, lower, c_bytes);
-    _tile_loadd(3, lower + kTile, c_bytes);
-  } else {
-    _tile_zero(0);
-    _tile_zero(1);
-    _tile_zero(2);
-    _tile_zero(3);
-  }
+  load_sums(c, stride, accumulate);
   for (std::int64_t chunk = 0; chunk < chunks; ++chunk, a += kChunk, b += kChunk) {
     // In this order a product by 1 is exact, and one of the two operands is always there already.
-    load_a(1), load_b(1), add_products();
-    load_a(0), add_products();
-    load_b(2), add_products();
-    load_b(0), add_products();
-    load_a(1), add_products();
-    load_a(2), add_products();
+    load_a(1), load_b(1), add_tile_products();
+    load_a(0), add_tile_products();
+    load_b(2), add_tile_products();
+    load_b(0), add_tile_products();
+    load_a(1), add_tile_products();
+    load_a(2), add_tile_products();
   }
-  _tile_stored(0, upper, c_bytes);
-  _tile_stored(1, upper + kTile, c_bytes);
-  _tile_stored(2, lower, c_bytes);
-  _tile_stored(3, lower + kTile, c_bytes);
+  store_sums(c, stride);
 }
 
 // A panel by a panel of the result, of which some rows and columns may not exist.
@@ -189,18 +125,6 @@ void add_bias(const Block& block, const float* bias) {
     for (std::int64_t j = 0; j < block.columns; ++j) block.c[i * block.stride + j] += bias[j];
 }
 
-struct alignas(64) TileConfig {
-  std::uint8_t palette = 1, start_row = 0, reserved[14] = {};
-  std::uint16_t row_bytes[16] = {64, 64, 64, 64, 64, 64, 64, 64};
-  std::uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
-};
-
-// Linux lets only those use tile registers who have asked for it: saving them takes eight kilobytes a thread.
-bool may_use_tiles() {
-  constexpr int kTileData = 18;
-  return syscall(SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, kTileData) == 0;
-}
-
 // In blocks of the depth and of columns, whose share of B all threads pack; then each takes blocks of rows.
 void multiply_blocks(const CpuContext& cpu, const Matmul& op) {
   const std::int64_t m = op.m(), n = op.n(), k = op.k();
@@ -212,8 +136,7 @@ void multiply_blocks(const CpuContext& cpu, const Matmul& op) {
   bf16* packed_b = cpu.scratch<bf16>(1, b_numbers + cpu.threads * a_numbers).data;
 #pragma omp parallel num_threads(cpu.threads)
   {
-    const TileConfig config;
-    _tile_loadconfig(&config);
+    const TileRegisters registers;
     bf16* packed_a = packed_b + b_numbers + omp_get_thread_num() * a_numbers;
     for (std::int64_t column = 0; column < n; column += columns)
       for (std::int64_t depth = 0; depth < k; depth += chunks * kTileDepth) {
@@ -235,7 +158,6 @@ void multiply_blocks(const CpuContext& cpu, const Matmul& op) {
             }
         }
       }
-    _tile_release();
   }
 }
 
@@ -244,9 +166,9 @@ void multiply_blocks(const CpuContext& cpu, const Matmul& op) {
 bool amx_matmul(const CpuContext& cpu, const Matmul& op) {
   if (op.a.dtype != DType::f32 || op.b.dtype != DType::f32) return false;
   if (2 * op.m() * op.n() < kLeastMean * (op.m() + op.n())) return false;
-  static const bool has_tiles = may_use_tiles();
-  if (has_tiles) multiply_blocks(cpu, op);
-  return has_tiles;
+  if (!may_use_tiles()) return false;
+  multiply_blocks(cpu, op);
+  return true;
 }
 
 }  // namespace omni
