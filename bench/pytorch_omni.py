@@ -23,7 +23,14 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "scripts"))
-from pytorch_rival import GrowingCache, attend_step_by_step, peak_rss_mb  # noqa: E402
+from pytorch_rival import (  # noqa: E402
+    GrowingCache,
+    add_on_request,
+    answer_request,
+    attend_step_by_step,
+    await_request,
+    peak_rss_mb,
+)
 from reference.omni import CODEBOOKS, Omni, OmniConfig, omni_losses  # noqa: E402
 from reference.thinker import Attention, KvCache, ThinkerConfig  # noqa: E402
 
@@ -67,10 +74,13 @@ def time_training(options: argparse.Namespace, model: Rival) -> dict:
 
     seconds, loss = [], float("nan")
     for number in range(1 + options.steps):
+        if number > 0:
+            await_request(options)
         start = time.perf_counter()
         loss = step(batches[number % count])
         if number > 0:
             seconds.append(time.perf_counter() - start)
+            answer_request(options, seconds[-1])
     return {"seconds": seconds, "loss": round(loss, 4)}
 
 
@@ -136,6 +146,7 @@ def main() -> None:
     parser.add_argument("--compile", type=int, choices=[0, 1], default=0)
     parser.add_argument("--moe", action="store_true")
     parser.add_argument("--steps", type=int, default=3)
+    add_on_request(parser)
     options = parser.parse_args()
     torch.set_num_threads(len(os.sched_getaffinity(0)))
     torch.manual_seed(42)

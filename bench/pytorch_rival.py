@@ -56,6 +56,25 @@ def peak_rss_mb() -> float:
     raise RuntimeError("/proc/self/status: no VmHWM line")
 
 
+def add_on_request(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--on-request",
+        action="store_true",
+        help="wait for a line on standard input before each timed training step, and answer with its seconds",
+    )
+
+
+def await_request(options: argparse.Namespace) -> None:
+    """With --on-request: waits until a step is asked for, so that several programs can take theirs in turns."""
+    if options.on_request and not sys.stdin.readline():
+        raise SystemExit("--on-request: input has ended")
+
+
+def answer_request(options: argparse.Namespace, seconds: float) -> None:
+    if options.on_request:
+        print(seconds, flush=True)
+
+
 def dense_batches(options: argparse.Namespace) -> list[tuple[Tensor, Tensor]]:
     """Random ids, every position labelled."""
     ids = torch.randint(0, options.vocab_size, (options.batch or 4, options.max_seq_len or 512))
@@ -113,10 +132,13 @@ def time_training(options: argparse.Namespace, model: Thinker) -> dict:
         ids, labels = batches[number % len(batches)]
         if number == options.warmup:
             cpu_before = time.process_time()
+        if number >= options.warmup:
+            await_request(options)
         start = time.perf_counter()
         loss = step(ids, labels)
         if number >= options.warmup:
             seconds.append(time.perf_counter() - start)
+            answer_request(options, seconds[-1])
             tokens.append((ids.numel(), int((ids != 0).sum()) if options.load == "sft" else ids.numel()))
     cpu_share = (time.process_time() - cpu_before) / sum(seconds) / torch.get_num_threads()
     return {
@@ -189,6 +211,7 @@ def main() -> None:
     parser.add_argument("--vocab-size", type=int, default=6400)
     parser.add_argument("--warmup", type=int, default=2)
     parser.add_argument("--steps", type=int, default=5)
+    add_on_request(parser)
     options = parser.parse_args()
 
     threads = len(os.sched_getaffinity(0))

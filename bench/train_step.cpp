@@ -26,8 +26,14 @@ struct Options {
   std::string device = "cpu", dtype = "f32", sft, tokenizer = "assets/tokenizer";
   std::int64_t max_seq_len = 768;
   std::int64_t batch = 4, time = 512, steps = 5, warm_up = -1, decode = 0, hidden = 768, layers = 8;
-  bool profile = false, moe = false, recompute = false;
+  bool profile = false, moe = false, recompute = false, on_request = false;
 };
+
+// With --on-request: waits until a line is asked for, so that several programs can take their steps in turns.
+void await_request(const Options& options) {
+  std::string line;
+  if (options.on_request && !std::getline(std::cin, line)) throw std::runtime_error("--on-request: input has ended");
+}
 
 double seconds_of(const std::function<void()>& body) {
   const auto begin = std::chrono::steady_clock::now();
@@ -127,6 +133,7 @@ nlohmann::json train(const Options& options, const ThinkerConfig& config, Device
       allocations = tape.allocations();
       if (options.profile) device.profiler().set_mode(Profiler::Mode::totals);
     }
+    if (step >= warm_up) await_request(options);
     const double elapsed = seconds_of([&] {
       const TextLoss loss =
           text_loss(tape, model->thinker, batches.at(batches.ids, step), batches.at(batches.labels, step));
@@ -135,7 +142,9 @@ nlohmann::json train(const Options& options, const ThinkerConfig& config, Device
       tape.reset();
       device.synchronize();
     });
-    if (step >= warm_up) seconds.push_back(elapsed);
+    if (step < warm_up) continue;
+    seconds.push_back(elapsed);
+    if (options.on_request) std::cout << elapsed << std::endl;
   }
   nlohmann::json out = summary(seconds, static_cast<double>(batches.ids.view().shape[1] * batches.ids.view().shape[2]));
   out["activation_mb"] = static_cast<double>(tape.activation_bytes()) / 1e6;
@@ -191,6 +200,8 @@ int main(int argc, char** argv) {
   app.add_option("--layers", options.layers, "num_hidden_layers")->capture_default_str();
   app.add_flag("--recompute", options.recompute, "make the largest activations again in the backward pass");
   app.add_flag("--moe", options.moe, "four experts instead of dense feed-forward blocks");
+  app.add_flag("--on-request", options.on_request,
+               "wait for a line on standard input before each timed step, and answer with its seconds");
   app.add_flag("--profile", options.profile, "print the table of instructions to standard error");
   CLI11_PARSE(app, argc, argv);
   Device device = Device::named(options.device);

@@ -3,12 +3,13 @@
 
     python3 bench/versus_pytorch.py                        load (a): 4 x 512 random ids, every position labelled
     python3 bench/versus_pytorch.py --sft data/sft.jsonl   also load (b): conversations padded to max_seq_len, batch 16
-    python3 bench/versus_pytorch.py --dtypes bf16 --rounds 2
+    python3 bench/versus_pytorch.py --dtypes bf16 --steps 20
 
-Each side runs in a process of its own, in turns, PyTorch both eager and compiled; the better of the two counts, for
-time and for memory. Needs a release build and a Python with torch (bench/requirements.txt). Prints a table of ratios;
---profile adds for every instruction the fraction of its limit, matrix product rate and memory bandwidth as measured in
-the same run.
+Each side runs in a process of its own, PyTorch both eager and compiled; the better of the two counts, for time and for
+memory. Training steps are taken in turns, one of each side, so that what else goes on on the machine meets all sides
+alike; best and median are compared. Needs a release build and a Python with torch (bench/requirements.txt). Prints a
+table of ratios; --profile adds for every instruction the fraction of its limit, matrix product rate and memory
+bandwidth as measured in the same run.
 """
 
 import argparse
@@ -16,6 +17,8 @@ import json
 import os
 import subprocess
 import sys
+
+from stepper import Stepper, ratios
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 OURS = os.path.join(ROOT, "build/release/bin/train_step")
@@ -37,24 +40,28 @@ def best(results, field, lowest=True):
 
 
 def compare_training(name, dtype, ours_flags, rival_flags, options):
-    ours, lean, rivals = [], [], []
-    for _ in range(options.rounds):
-        flags = ["--dtype", dtype, "--steps", str(options.steps)] + ours_flags
-        ours.append(run([OURS] + flags))
-        lean.append(run([OURS, "--recompute"] + flags))
-        for compiled in ("0", "1"):
-            flags = ["--dtype", dtype, "--compile", compiled, "--warmup", "1", "--steps", str(options.steps)]
-            rivals.append(run([sys.executable, RIVAL] + flags + rival_flags))
-    theirs, their_memory = best(rivals, "min_s"), best(rivals, "peak_rss_mb")
-    for way, results in (("", ours), (", recompute", lean)):
-        mine, memory = best(results, "min_s"), best(results, "peak_rss_mb", False)
+    common = ["--dtype", dtype, "--steps", str(options.steps + 1)]
+    rival = [sys.executable, RIVAL, "--warmup", "1"] + common + rival_flags
+    sides = {
+        "ours": Stepper([OURS] + common + ours_flags),
+        "ours, recompute": Stepper([OURS, "--recompute"] + common + ours_flags),
+        "eager": Stepper(rival + ["--compile", "0"]),
+        "compiled": Stepper(rival + ["--compile", "1"]),
+    }
+    for _ in range(options.steps):
+        for side in sides.values():
+            side.step()
+    memory = {side: stepper.finish()["peak_rss_mb"] for side, stepper in sides.items()}
+    their_memory = min(memory["eager"], memory["compiled"])
+    for side, way in (("ours", ""), ("ours, recompute", ", recompute")):
+        times = ratios(sides[side].seconds, [sides["eager"].seconds, sides["compiled"].seconds])
         print(
-            f"{name + way:36} {dtype:5} ours {mine:7.3f} s  PyTorch {theirs:7.3f} s  speed x{theirs / mine:5.2f}   "
-            f"memory {memory:6.0f} of {their_memory:6.0f} MB = {memory / their_memory:.2f}",
+            f"{name + way:36} {dtype:5} {times}   "
+            f"memory {memory[side]:6.0f} of {their_memory:6.0f} MB = {memory[side] / their_memory:.2f}",
             flush=True,
         )
     if options.profile:
-        run([OURS, "--dtype", dtype, "--steps", str(options.steps), "--profile"] + ours_flags, show_errors=True)
+        run([OURS] + common + ["--profile"] + ours_flags, show_errors=True)
 
 
 def compare_decoding(dtype, options):
@@ -79,8 +86,8 @@ def compare_decoding(dtype, options):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--dtypes", nargs="+", default=["f32", "bf16"], choices=["f32", "bf16"])
-    parser.add_argument("--rounds", type=int, default=1, help="processes per side and setting; the best counts")
-    parser.add_argument("--steps", type=int, default=5, help="timed steps per process")
+    parser.add_argument("--rounds", type=int, default=1, help="decoding processes per side and setting; the best counts")
+    parser.add_argument("--steps", type=int, default=10, help="timed training steps of each side")
     parser.add_argument("--sft", metavar="FILE", help="conversations (JSON lines) for load (b)")
     parser.add_argument("--tokenizer", default=os.path.join(ROOT, "assets/tokenizer"))
     parser.add_argument("--max-seq-len", type=int, default=768)

@@ -12,9 +12,10 @@ of the answers longer than 512 positions, and a text token for about four frames
 length; PyTorch takes all layers in every step, as the original does. Load shards reads, assembles and pads conversations
 from a tar shard (bench/speech_shards.py) while it trains.
 
-Each side runs in a process of its own, in turns: ours is train_talker itself on a file of batches, PyTorch is both eager
-and compiled; the better of the two counts, for time and for memory. Needs a release build and a Python with torch and
-safetensors (bench/requirements.txt).
+Each side runs in a process of its own: ours is train_talker itself on a file of batches, PyTorch is both eager and
+compiled; the better of the two counts, for time and for memory. They train in turns, --rounds times a few steps of each,
+so that what else goes on on the machine meets all alike; best and median step are compared. Needs a release build and a
+Python with torch and safetensors (bench/requirements.txt).
 """
 
 import argparse
@@ -29,6 +30,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 from speech_shards import write_shard
+from stepper import Stepper, ratios
 
 ROOT = Path(__file__).resolve().parent.parent
 BINARIES = ROOT / "build/release/bin"
@@ -115,33 +117,23 @@ def compare_training(
     data, warm_up = [f"replay={replay}"], len(batches["input_ids"])
     if shards:
         data = [f"data={shards}", f"tokenizer={ROOT}/assets/tokenizer", f"max_seq_len={TIME}", f"batch_size={BATCH}"]
-    ours = train_ours(folder, data, dtype, warm_up, options)
-    moe = ["--moe"] if options.moe else []
-    rivals = [
-        run(
-            [
-                sys.executable,
-                RIVAL,
-                "--replay",
-                replay,
-                "--dtype",
-                dtype,
-                "--compile",
-                compiled,
-                "--steps",
-                options.steps,
-                *moe,
-            ]
-        )
-        for compiled in ("0", "1")
-    ]
-    mine = sum(ours["seconds"]) / len(ours["seconds"])
-    theirs = min(sum(rival["seconds"]) / len(rival["seconds"]) for rival in rivals)
-    memory = min(rival["peak_rss_mb"] for rival in rivals)
+    command = [sys.executable, RIVAL, "--replay", replay, "--dtype", dtype, "--steps", options.rounds * options.steps + 1]
+    command += ["--moe"] if options.moe else []
+    ours, rivals, memory = [], [], []
+    for compiled in ("0", "1"):
+        rival = Stepper([*command, "--compile", compiled])
+        for _ in range(options.rounds):
+            ours.append(train_ours(folder, data, dtype, warm_up, options))
+            for _ in range(options.steps):
+                rival.step()
+        rivals.append(rival.seconds)
+        memory.append(rival.finish()["peak_rss_mb"])
+    mine, theirs = max(run["peak_rss_mb"] for run in ours), min(memory)
+    times = ratios([step for run in ours for step in run["seconds"]], rivals)
     print(
-        f"{name:30} {dtype:5} ours {mine:7.3f} s  PyTorch {theirs:7.3f} s  speed x{theirs / mine:5.2f}   memory "
-        f"{ours['peak_rss_mb']:6.0f} of {memory:6.0f} MB = {ours['peak_rss_mb'] / memory:.2f}   "
-        f"{100 * ours['fraction_of_peak']:.0f}% of peak, {100 * ours['data_seconds']:.2f}% waiting for data",
+        f"{name:30} {dtype:5} {times}   memory {mine:6.0f} of {theirs:6.0f} MB = {mine / theirs:.2f}   "
+        f"{100 * max(run['fraction_of_peak'] for run in ours):.0f}% of peak, "
+        f"{100 * max(run['data_seconds'] for run in ours):.2f}% waiting for data",
         flush=True,
     )
 
@@ -175,7 +167,8 @@ def main() -> None:
     parser.add_argument("--dtypes", nargs="+", default=["f32", "bf16"], choices=["f32", "bf16"])
     parser.add_argument("--moe", action="store_true", help="four experts instead of dense feed-forward blocks")
     parser.add_argument("--recompute", action="store_true", help="ours with recompute: true")
-    parser.add_argument("--steps", type=int, default=3, help="timed steps")
+    parser.add_argument("--steps", type=int, default=3, help="timed steps of each side in a round")
+    parser.add_argument("--rounds", type=int, default=2, help="rounds of training beside either kind of PyTorch")
     parser.add_argument("--batches", type=int, default=3, help="different batches of load b")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
