@@ -2,6 +2,7 @@
 
 #include <atomic>
 #include <cmath>
+#include <limits>
 #include <stdexcept>
 
 #include "kernels/sampling/weight.h"
@@ -39,6 +40,19 @@ bool scale(float* logits, std::int64_t row, const SampleToken& op) {  // [classe
   return is_number;
 }
 
+// A number that at least `rank` of the logits reach, and of many logits not many more: the least of the largest of as
+// many groups.
+float bound_of_first(const float* logits, std::int64_t count, std::int64_t rank) {
+  constexpr std::int64_t kGroups = 64, kLeast = 8;  // groups, and how many logits of each are worth the effort
+  if (rank > kGroups || count < kLeast * kGroups) return -std::numeric_limits<float>::infinity();
+  float largest[kGroups];
+  std::copy_n(logits, kGroups, largest);
+  for (std::int64_t i = kGroups; i + kGroups <= count; i += kGroups)
+#pragma omp simd
+    for (std::int64_t group = 0; group < kGroups; ++group) largest[group] = std::max(largest[group], logits[i + group]);
+  return *std::min_element(largest, largest + kGroups);
+}
+
 // Moves the top_k first of `count` candidates, and ties with the last of them, to the front. Returns their number.
 std::int64_t keep_top_k(Candidate* candidates, std::int64_t count, std::int64_t top_k) {
   Candidate *last = candidates + top_k - 1, *end = candidates + count;
@@ -47,10 +61,13 @@ std::int64_t keep_top_k(Candidate* candidates, std::int64_t count, std::int64_t 
 }
 
 // Candidates from the first to the last, put in order only as far as somebody looks: a draw mostly ends among the first
-// few of thousands.
+// few of thousands. None of the first `front` comes after one of the others.
 class Ordered {
  public:
-  Ordered(Candidate* candidates, std::int64_t count) : candidates_(candidates), count_(count) {}
+  static constexpr std::int64_t kFirst = 64;  // how many are put in order at first
+
+  Ordered(Candidate* candidates, std::int64_t front, std::int64_t count)
+      : candidates_(candidates), front_(front), count_(count) {}
 
   // The first candidate up to which the weights sum to more than `target`, and that sum.
   struct Found {
@@ -68,25 +85,35 @@ class Ordered {
 
  private:
   void sort_more() {
-    constexpr std::int64_t kFirst = 64, kGrowth = 4;
-    Candidate *begin = candidates_ + sorted_, *end = candidates_ + count_;
-    sorted_ = std::min(std::max(kFirst, kGrowth * sorted_), count_);
-    if (sorted_ < count_) std::nth_element(begin, candidates_ + sorted_, end, is_before);
+    constexpr std::int64_t kGrowth = 4;
+    const std::int64_t limit = sorted_ < front_ ? front_ : count_;
+    Candidate *begin = candidates_ + sorted_, *end = candidates_ + limit;
+    sorted_ = std::min(std::max(kFirst, kGrowth * sorted_), limit);
+    if (sorted_ < limit) std::nth_element(begin, candidates_ + sorted_, end, is_before);
     std::sort(begin, candidates_ + sorted_, is_before);
   }
 
   Candidate* candidates_;
-  std::int64_t count_, sorted_ = 0;
+  std::int64_t front_, count_, sorted_ = 0;
 };
 
 std::int32_t draw(Candidate* candidates, const float* logits, double uniform, const SampleToken& op) {  // [classes]
-  std::int64_t count = op.classes();
-  for (std::int64_t i = 0; i < count; ++i) candidates[i] = {logits[i], static_cast<std::int32_t>(i), 0};
-  if (op.is_cut_by_rank()) count = keep_top_k(candidates, count, op.top_k);
-  const float largest = maximum(logits, op.classes());
+  const std::int64_t classes = op.classes();
+  const bool by_rank = op.is_cut_by_rank();
+  const float largest = maximum(logits, classes),
+              bound = bound_of_first(logits, classes, by_rank ? op.top_k : Ordered::kFirst);
+  std::int64_t front = 0, back = classes;
+  for (std::int64_t i = 0; i < classes; ++i) {
+    const bool is_first = logits[i] >= bound;
+    back -= !is_first;
+    candidates[is_first ? front : back] = {logits[i], static_cast<std::int32_t>(i), 0};
+    front += is_first;
+  }
+  if (by_rank) front = keep_top_k(candidates, front, op.top_k);
+  const std::int64_t count = by_rank ? front : classes;
   std::uint64_t kept = 0;
   for (std::int64_t i = 0; i < count; ++i) kept += candidates[i].weight = sampling_weight(candidates[i].logit, largest);
-  Ordered ordered(candidates, count);
+  Ordered ordered(candidates, front, count);
   if (op.top_p < 1) kept = ordered.find(share_of(kept, op.top_p)).sum;
   return ordered.find(share_of(kept, uniform)).id;
 }
