@@ -6,7 +6,8 @@
 
 namespace omni {
 
-// Runs the instruction and returns true, where its operands are bf16 and the processor has these units.
+// Runs the instruction and returns true, where the operands fit (Attention::fits_matrix_units) and the processor has
+// these units.
 bool amx_attention(const CpuContext& cpu, const Attention& op);
 bool amx_attention_backward(const CpuContext& cpu, const AttentionBackward& op);
 

@@ -219,7 +219,7 @@ class Backward {
 }  // namespace
 
 bool amx_attention_backward(const CpuContext& cpu, const AttentionBackward& op) {
-  if (op.q.dtype != DType::bf16 || !may_use_tiles()) return false;
+  if (!op.forward().fits_matrix_units() || !may_use_tiles()) return false;
   Backward(cpu, op).run();
   return true;
 }

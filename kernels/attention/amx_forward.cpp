@@ -120,7 +120,7 @@ class Forward {
 }  // namespace
 
 bool amx_attention(const CpuContext& cpu, const Attention& op) {
-  if (op.q.dtype != DType::bf16 || !may_use_tiles()) return false;
+  if (!op.fits_matrix_units() || !may_use_tiles()) return false;
   Forward(cpu, op).run();
   return true;
 }

@@ -2,23 +2,16 @@
 #include "kernels/attention/passes.cuh"
 
 namespace omni {
-namespace {
-
-// Rows that tensor cores take as they are.
-bool fits_mma(const Attention& op) { return op.q.dtype == DType::bf16 && op.head_dim() % 16 == 0; }
-
-}  // namespace
-
 void run(const CudaContext& cuda, const Attention& op) {
   if (op.q.count() == 0) return;
   if (op.queries() <= kDecodeQueries)
     return dispatch_cuda(op.q.dtype, [&]<class T>() { attention_decode_cuda<T>(cuda, op); });
-  if (fits_mma(op)) return attention_mma(cuda, op);
+  if (op.fits_matrix_units()) return attention_mma(cuda, op);
   dispatch_cuda(op.q.dtype, [&]<class T>() { attention_plain<T>(cuda, op); });
 }
 
 void run(const CudaContext& cuda, const AttentionBackward& op) {
-  const bool mma = fits_mma(op.forward());
+  const bool mma = op.forward().fits_matrix_units();
   const AttentionSizes size(op.forward());
   auto* statistics = reinterpret_cast<QueryStatistics*>(
       cuda.workspace->get(static_cast<std::size_t>(size.statistics_row(size.batch, 0)) * sizeof(QueryStatistics)));

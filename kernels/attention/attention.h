@@ -37,6 +37,9 @@ struct Attention {
   std::int64_t keys() const { return k.shape[1]; }
   std::int64_t kv_heads() const { return k.shape[2]; }
   DType wide() const { return wide_of(q.dtype); }
+  // Whether matrix units, where there are some, take the operands as they are: on the CPU and on a GPU alike, so that
+  // both round the same.
+  bool fits_matrix_units() const { return q.dtype == DType::bf16 && head_dim() % 16 == 0; }
   double score_scale() const { return 1 / std::sqrt(static_cast<double>(head_dim())); }
 
   void check(Check& that) const;
