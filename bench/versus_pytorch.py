@@ -34,9 +34,8 @@ def run(command, show_errors=False):
     return json.loads(done.stdout.strip().splitlines()[-1])
 
 
-def best(results, field, lowest=True):
-    values = [result[field] for result in results]
-    return min(values) if lowest else max(values)
+def best(results, field):
+    return max(result[field] for result in results)
 
 
 def compare_training(name, dtype, ours_flags, rival_flags, options):
@@ -68,15 +67,15 @@ def compare_decoding(dtype, options):
     """Two rivals: the original's way (a cache that grows by concatenation, keys and values repeated for each query head,
     scores and softmax as separate operations), and the best we know (a static cache, fused attention)."""
     ours = [run([OURS, "--dtype", dtype, "--decode", "128"]) for _ in range(options.rounds)]
-    mine = best(ours, "tokens_per_s", False)
+    mine = best(ours, "tokens_per_s")
     for way in ("growing", "static"):
         command = [sys.executable, RIVAL, "--dtype", dtype, "--decode", "128", "--cache", way]
         rivals = [run(command + ["--compile", compiled]) for compiled in ("0", "1") for _ in range(options.rounds)]
-        theirs = best(rivals, "best_tokens_per_s", False)
+        theirs = best(rivals, "best_tokens_per_s")
         print(
             f"{'decode, rival: ' + way + ' cache':36} {dtype:5} ours {mine:7.1f} tokens/s  PyTorch {theirs:7.1f} "
-            f"tokens/s  speed x{mine / theirs:5.2f}   weights read at {best(ours, 'weight_gb_per_s', False):.1f} GB/s of "
-            f"{best(ours, 'read_limit_gb_per_s', False):.1f}",
+            f"tokens/s  speed x{mine / theirs:5.2f}   weights read at {best(ours, 'weight_gb_per_s'):.1f} GB/s of "
+            f"{best(ours, 'read_limit_gb_per_s'):.1f}",
             flush=True,
         )
     if options.profile:

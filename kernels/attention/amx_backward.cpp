@@ -14,13 +14,11 @@ namespace {
 // products.
 constexpr std::int64_t kKeys = 64, kStrip = 16;
 
-// Probabilities and the gradients of scores are made with the keys as rows, and dq with head_dim as rows: so none of
-// them needs to be transposed to be an operand.
-//
 // The memory of one task: a key-value head of a sequence with the query heads that read it.
 struct Task {
   bf16 *k, *v;      // [keys, width]
   bf16* k_columns;  // [keys / kKeys, width, kKeys]
+  Pair* k_rows;     // [kTile, width], of the panel of keys at hand
   float *dk, *dv;   // [keys, width]
   // The query head at hand.
   Pair *q_columns, *do_columns;  // [query panels, width / 2, kPanel]
@@ -35,6 +33,8 @@ struct Task {
   float* dq_rows;       // [kPanel, width]
 };
 
+// Probabilities and the gradients of scores are made with the keys as rows, and dq with head_dim as rows: so none of
+// them needs to be transposed to be an operand.
 class Backward {
  public:
   Backward(const CpuContext& cpu, const AttentionBackward& op)
@@ -64,7 +64,7 @@ class Backward {
  private:
   std::int64_t task_size() const {
     return keys_ * width_ * 7 / 2 + queries_ * (3 * width_ + 2) + kKeys * kPanel * 5 / 2 + kStrip * kKeys * kPanel +
-           kPanel * width_ * 3 / 2;
+           kPanel * width_ * 2;
   }
 
   Task carve(Carver<float>& carver) const {
@@ -72,6 +72,7 @@ class Backward {
     const auto pairs = [&](std::int64_t count) { return reinterpret_cast<Pair*>(carver.take(count)); };
     Task task{};
     for (bf16** keys : {&task.k, &task.v, &task.k_columns}) *keys = halves(keys_ * width_);
+    task.k_rows = pairs(kTile * width_);
     for (float** keys : {&task.dk, &task.dv}) *keys = carver.take(keys_ * width_);
     for (Pair** queries : {&task.q_columns, &task.do_columns, &task.q_rows, &task.do_rows})
       *queries = pairs(queries_ * width_ / 2);
@@ -105,10 +106,10 @@ class Backward {
     for (std::int64_t first = 0; first < keys_; first += kPanel) {
       copy_panel(task.k + first * width_, width_, k, first, mask_.length(b), forward_.head_dim());
       copy_panel(task.v + first * width_, width_, v, first, mask_.length(b), forward_.head_dim());
-      // Pairs of rows, transposed, are the columns. The memory is that of the queries, which come later.
-      pair_rows(task.q_rows, task.k + first * width_, width_);
+      // Pairs of rows, transposed, are the columns.
+      pair_rows(task.k_rows, task.k + first * width_, width_);
       const std::int64_t place = first / kKeys * kKeys * width_ + first % kKeys;
-      transpose(reinterpret_cast<Pair*>(task.k_columns + place), kKeys / 2, task.q_rows, kTile, width_);
+      transpose(reinterpret_cast<Pair*>(task.k_columns + place), kKeys / 2, task.k_rows, kTile, width_);
     }
   }
 

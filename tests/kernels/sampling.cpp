@@ -144,6 +144,7 @@ void compare_with_plain(std::int64_t classes, std::int64_t rows) {
 // Probabilities in units and in double differ by 1e-6 of themselves at most: too little to change one of these draws.
 TEST_CASE("sample_token draws on every device what the plain algorithm draws") {
   for (const std::int64_t classes : {1, 2, 31, 33, 300}) compare_with_plain(classes, 12);
+  compare_with_plain(700, 4);
   compare_with_plain(6400, 1);
 }
 
